@@ -1,0 +1,87 @@
+# Needs make and a Python >= 3.11; every target fetches the rest itself, by hash, into this folder.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench torture fuzz lock build venv clean
+
+# The first name that really runs: a version manager's shim may be found and still have nothing behind it.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$name" -c 'import sys; sys.version_info < (3, 11) and sys.exit(1); print(sys.executable)' 2>/dev/null && break; \
+	done)
+PYTHON := $(PYTHON)
+ifeq ($(strip $(PYTHON)),)
+$(error waitbus needs Python 3.11 or newer and found none: install one (Debian: apt install python3 python3-venv) or name it with PYTHON=/path/to/python)
+endif
+VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+
+UV := .bootstrap/bin/uv
+# The stamp carries the version, so that PYTHON=python3.12 lays the environment anew.
+STAMP := .venv/.ready-$(VERSION)
+BIN := .venv/bin
+TYPED := $(wildcard src tests benchmarks tools)
+
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+
+help: ## list the targets (PYTHON=... picks the interpreter)
+	@echo 'usage: make TARGET [PYTHON=$(PYTHON)]'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+
+demo: ## see a blocked wait return when a real test run fails
+	@if $(MAKE) --no-print-directory venv; then \
+		exec $(BIN)/waitbus demo; \
+	else \
+		echo 'No environment could be made: running the demo with $(PYTHON) alone.' >&2; \
+		PYTHONPATH=src exec $(PYTHON) -m waitbus demo; \
+	fi
+
+test: lint ## lint, then the suite on every Python >= 3.11 found, with coverage on one
+	@$(BIN)/python tools/suite.py --uv $(UV)
+
+lint: venv ## ruff, mypy --strict, the import rule, the lock in step with pyproject.toml
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy --no-error-summary $(TYPED)
+	$(BIN)/lint-imports --quiet
+	$(UV) lock --check --offline --quiet
+
+format: venv ## lay out the code and apply ruff's safe fixes
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+bench: venv ## print the figures of benchmarks/
+	@$(UV) sync --frozen --quiet --group bench --python $(PYTHON)
+	@$(BIN)/python -m benchmarks
+
+torture: venv ## kill the hub and producers at random; nothing may be lost or repeated
+	@$(BIN)/python -m tests.torture
+
+fuzz: venv ## the property tests with many more examples
+	@$(BIN)/python -m tests.fuzz
+
+lock: $(UV) ## lay uv.lock anew after a change of pyproject.toml (UPGRADE=1: newest versions)
+	$(UV) lock $(if $(UPGRADE),--upgrade)
+	$(UV) pip compile --quiet --generate-hashes --no-annotate --no-header \
+		packaging/bootstrap.in --output-file packaging/bootstrap.txt
+
+build: venv ## the sdist and the wheel, byte for byte reproducible, into dist/
+	@$(BIN)/python tools/build.py dist
+
+venv: $(STAMP)
+
+clean: ## remove what the other targets made
+	rm -rf .venv .venvs .bootstrap .coverage .coverage.* htmlcov dist \
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(UV): packaging/bootstrap.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo 'This Python cannot make environments: install its venv package (Debian: apt install python3-venv).' >&2; exit 1; }
+	@echo 'Setting up: fetching uv ...' >&2
+	@$(PYTHON) -m venv --clear .bootstrap
+	@.bootstrap/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 \
+		--require-hashes --no-deps --only-binary :all: -r packaging/bootstrap.txt
+	@touch $@
+
+$(STAMP): $(UV) uv.lock pyproject.toml src/waitbus/__init__.py
+	@echo 'Setting up: .venv with Python $(VERSION) and the tools of uv.lock ...' >&2
+	@$(UV) sync --frozen --quiet --python $(PYTHON)
+	@touch $@
