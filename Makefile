@@ -7,10 +7,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.1
 	"$$name" -c 'import sys; sys.version_info < (3, 11) and sys.exit(1); print(sys.executable)' 2>/dev/null && break; \
 	done)
 PYTHON := $(PYTHON)
-ifeq ($(strip $(PYTHON)),)
-$(error waitbus needs Python 3.11 or newer and found none: install one (Debian: apt install python3 python3-venv) or name it with PYTHON=/path/to/python)
-endif
-VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+VERSION := $(shell $(or $(PYTHON),false) -c 'import platform; print(platform.python_version())' 2>/dev/null)
 
 UV := .bootstrap/bin/uv
 # The stamp carries the version, so that PYTHON=python3.12 lays the environment anew.
@@ -20,6 +17,7 @@ TYPED := $(wildcard src tests benchmarks tools)
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
+unexport VIRTUAL_ENV
 
 help: ## list the targets (PYTHON=... picks the interpreter)
 	@echo 'usage: make TARGET [PYTHON=$(PYTHON)]'
@@ -33,8 +31,8 @@ demo: ## see a blocked wait return when a real test run fails
 		PYTHONPATH=src exec $(PYTHON) -m waitbus demo; \
 	fi
 
-test: lint ## lint, then the suite on every Python >= 3.11 found, with coverage on one
-	@$(BIN)/python tools/suite.py --uv $(UV)
+test: lint ## lint, then the suite on every Python >= 3.11 found, with coverage on one (ARGS='-k wire' picks)
+	@$(BIN)/python -m tools.suite --uv $(UV) -- $(ARGS)
 
 lint: venv ## ruff, mypy --strict, the import rule, the lock in step with pyproject.toml
 	$(BIN)/ruff check --quiet .
@@ -63,7 +61,7 @@ lock: $(UV) ## lay uv.lock anew after a change of pyproject.toml (UPGRADE=1: new
 		packaging/bootstrap.in --output-file packaging/bootstrap.txt
 
 build: venv ## the sdist and the wheel, byte for byte reproducible, into dist/
-	@$(BIN)/python tools/build.py dist
+	@$(BIN)/python -m tools.build dist
 
 venv: $(STAMP)
 
@@ -73,11 +71,13 @@ clean: ## remove what the other targets made
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(UV): packaging/bootstrap.txt
+	@test -n '$(VERSION)' || { echo 'No Python >= 3.11 runs here: install one (Debian: apt install python3 python3-venv),' \
+		'or name it: make PYTHON=/path/to/python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo 'This Python cannot make environments: install its venv package (Debian: apt install python3-venv).' >&2; exit 1; }
 	@echo 'Setting up: fetching uv ...' >&2
 	@$(PYTHON) -m venv --clear .bootstrap
-	@.bootstrap/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 \
+	@.bootstrap/bin/python -m pip install --quiet --quiet --disable-pip-version-check --retries 1 \
 		--require-hashes --no-deps --only-binary :all: -r packaging/bootstrap.txt
 	@touch $@
 
