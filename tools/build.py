@@ -17,13 +17,10 @@ from flit_core import buildapi
 
 def source_epoch(root: Path) -> int:
     """The commit's time, or in an unpacked sdist the time its files carry, which is the same."""
-    try:
-        done = subprocess.run(
-            ["git", "log", "-1", "--format=%ct"], cwd=root, capture_output=True, text=True, check=True
-        )
-        return int(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+    if not (root / ".git").exists():  # git would look further up, into a repository that is not ours
         return int((root / "pyproject.toml").stat().st_mtime)
+    command = ["git", "log", "-1", "--format=%ct"]
+    return int(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> int:
