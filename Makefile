@@ -13,6 +13,8 @@ UV := .bootstrap/bin/uv
 # The stamp carries the version, so that PYTHON=python3.12 lays the environment anew.
 STAMP := .venv/.ready-$(VERSION)
 BIN := .venv/bin
+# The release before this one, apart from everything: its store is imported, its clients and its speed are compared.
+PREVIOUS := .venvs/0.2.0/.ready
 TYPED := $(wildcard src tests benchmarks tools)
 
 export UV_PYTHON_DOWNLOADS := never
@@ -31,7 +33,7 @@ demo: ## see a blocked wait return when a real test run fails
 		PYTHONPATH=src exec $(PYTHON) -m waitbus demo; \
 	fi
 
-test: lint ## lint, then the suite on every Python >= 3.11 found, with coverage on one (ARGS='-k wire' picks)
+test: lint $(PREVIOUS) ## lint, then the suite on every Python >= 3.11 found, with coverage on one (ARGS='-k wire' picks)
 	@$(BIN)/python -m tools.suite --uv $(UV) -- $(ARGS)
 
 lint: venv ## ruff, mypy --strict, the import rule, the lock in step with pyproject.toml
@@ -45,7 +47,7 @@ format: venv ## lay out the code and apply ruff's safe fixes
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-bench: venv ## print the figures of benchmarks/
+bench: venv $(PREVIOUS) ## print the figures of benchmarks/
 	@$(UV) sync --frozen --quiet --group bench --python $(PYTHON)
 	@$(BIN)/python -m benchmarks
 
@@ -55,10 +57,12 @@ torture: venv ## kill the hub and producers at random; nothing may be lost or re
 fuzz: venv ## the property tests with many more examples
 	@$(BIN)/python -m tests.fuzz
 
-lock: $(UV) ## lay uv.lock anew after a change of pyproject.toml (UPGRADE=1: newest versions)
+lock: venv ## lay uv.lock anew after a change of pyproject.toml (UPGRADE=1: newest versions)
 	$(UV) lock $(if $(UPGRADE),--upgrade)
 	$(UV) pip compile --quiet --generate-hashes --no-annotate --no-header \
-		packaging/bootstrap.in --output-file packaging/bootstrap.txt
+		packaging/bootstrap.in $(if $(UPGRADE),--upgrade) --output-file packaging/bootstrap.txt
+	$(UV) pip compile --quiet --generate-hashes --no-annotate --no-header --universal --python-version 3.11 \
+		packaging/previous.in $(if $(UPGRADE),--upgrade) --output-file packaging/previous.txt
 
 build: venv ## the sdist and the wheel, byte for byte reproducible, into dist/
 	@$(BIN)/python -m tools.build dist
@@ -84,4 +88,10 @@ $(UV): packaging/bootstrap.txt
 $(STAMP): $(UV) uv.lock pyproject.toml src/waitbus/__init__.py
 	@echo 'Setting up: .venv with Python $(VERSION) and the tools of uv.lock ...' >&2
 	@$(UV) sync --frozen --quiet --python $(PYTHON)
+	@touch $@
+
+$(PREVIOUS): $(UV) packaging/previous.txt
+	@echo 'Setting up: waitbus 0.2.0 in an environment of its own ...' >&2
+	@$(UV) venv --quiet --clear --python $(PYTHON) .venvs/0.2.0
+	@$(UV) pip sync --quiet --require-hashes --python .venvs/0.2.0/bin/python packaging/previous.txt
 	@touch $@

@@ -163,12 +163,16 @@ def test_the_lock_names_only_the_public_index() -> None:
 
 
 @in_checkout
-def test_the_bootstrap_is_one_tool_pinned_by_hash() -> None:
-    text = (ROOT / "packaging" / "bootstrap.txt").read_text(encoding="utf-8")
-    requirements = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
-    assert [re.sub(r"\d+\.\d+\.\d+", "N", line) for line in requirements] == ["uv==N \\"]
-    assert text.count("--hash=sha256:") > 10  # every platform's wheel
-    assert "://" not in text
+@pytest.mark.parametrize("name", ["bootstrap", "previous"])
+def test_what_is_installed_beside_the_lock_is_pinned_by_hash(name: str) -> None:
+    wanted = (ROOT / "packaging" / f"{name}.in").read_text(encoding="utf-8").splitlines()
+    pinned = (ROOT / "packaging" / f"{name}.txt").read_text(encoding="utf-8")
+    assert {f"{line} \\" for line in wanted if line and not line.startswith("#")} <= set(pinned.splitlines())
+    assert "://" not in pinned
+    for requirement in pinned.replace("\\\n", "").splitlines():
+        assert re.fullmatch(r"[\w.-]+==\S+ (; [^#]+ )?( *--hash=sha256:[0-9a-f]{64})+", requirement), (
+            requirement
+        )
 
 
 @in_checkout
