@@ -40,7 +40,7 @@ lint: venv ## ruff, mypy --strict, the import rule, the lock in step with pyproj
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy --no-error-summary $(TYPED)
-	$(BIN)/lint-imports --no-logo
+	@echo '$(BIN)/lint-imports'; said=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$said"; exit 1; }
 	$(UV) lock --check --offline --quiet
 
 format: venv ## lay out the code and apply ruff's safe fixes

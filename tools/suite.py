@@ -37,8 +37,8 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run a command, pass its output through as it comes, and return its exit code and last line."""
+def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, list[str]]:
+    """Run a command, pass its output through as it comes, and return its exit code and last lines."""
     tail = b""
     with subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
@@ -48,8 +48,12 @@ def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             tail = (tail + chunk)[-4096:]
-    lines = tail.decode(errors="replace").strip().splitlines()
-    return child.returncode, lines[-1].strip("= ") if lines else ""
+    return child.returncode, tail.decode(errors="replace").strip().splitlines()
+
+
+def closing_line(code: int, lines: list[str]) -> str:
+    """What pytest says at the end, without its frame."""
+    return lines[-1].strip("= ") if lines else f"exit code {code}"
 
 
 def pytest_arguments(workers: int, chosen: list[str]) -> list[str]:
@@ -65,23 +69,26 @@ def run_with_coverage(workers: int) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="waitbus-coverage-") as folder:
         # A folder of its own: two runs in one checkout must not eat each other's data.
         env = {"COVERAGE_FILE": str(Path(folder) / ".coverage")}
-        code, closing = run([*coverage, "run", *pytest_arguments(workers, [])], env)
+        code, lines = run([*coverage, "run", *pytest_arguments(workers, [])], env)
+        closing = closing_line(code, lines)
         if code:
-            return Outcome(version, closing or f"exit code {code}", failed=True)
+            return Outcome(version, closing, failed=True)
         code, _ = run([*coverage, "combine", "--quiet"], env)
         if code:
             return Outcome(version, f"{closing}; coverage could not be combined", failed=True)
         shutil.copy(env["COVERAGE_FILE"], ROOT / ".coverage")
-        code, total = run([*coverage, "report"], env)
-    reached = f"coverage {total.split()[-1]}" if code == 0 else total
-    return Outcome(version, f"{closing}; {reached}", failed=code != 0)
+        code, lines = run([*coverage, "report"], env)
+    total = next((line.split()[-1] for line in lines if line.startswith("TOTAL")), "unknown")
+    return Outcome(
+        version, f"{closing}; coverage {total}{', under the floor' if code else ''}", failed=code != 0
+    )
 
 
 def run_plain(python: str, version: str, workers: int, chosen: list[str]) -> Outcome:
     """The suite on one interpreter, without coverage."""
     say(f"\n== Python {version}")
-    code, closing = run([python, *pytest_arguments(workers, chosen)])
-    return Outcome(version, closing or f"exit code {code}", failed=code != 0)
+    code, lines = run([python, *pytest_arguments(workers, chosen)])
+    return Outcome(version, closing_line(code, lines), failed=code != 0)
 
 
 def run_elsewhere(python: Python, uv: str, workers: int, chosen: list[str]) -> Outcome:
