@@ -208,3 +208,22 @@ def test_the_coverage_floor_never_fell() -> None:
     floors = [float(value) for value in re.findall(r"^\+fail_under = ([\d.]+)", history, re.MULTILINE)]
     assert floors, "the floor has no history: was the key renamed?"
     assert now >= max(floors)
+
+
+@in_checkout
+def test_an_interpreter_counts_only_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tools.pythons import find
+
+    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for folder, script in {"shim": "exit 127", "real": f'exec "{sys.executable}" "$@"'}.items():
+        path = tmp_path / folder / f"python{minor}"
+        path.parent.mkdir()
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "shim"))
+    assert find(minor) is None
+    monkeypatch.setenv("PATH", f"{tmp_path / 'shim'}:{tmp_path / 'real'}")
+    found = find(minor)
+    assert found is not None
+    assert found.minor == minor
+    assert Path(found.path) == Path(sys.executable)
