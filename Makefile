@@ -33,7 +33,7 @@ demo: ## see a blocked wait return when a real test run fails
 		PYTHONPATH=src exec $(PYTHON) -m waitbus demo; \
 	fi
 
-test: lint $(PREVIOUS) ## lint, then the suite on every Python >= 3.11 found, with coverage on one (ARGS='-k wire' picks)
+test: lint $(PREVIOUS) ## lint, then the suite on every Python >= 3.11 found, with coverage on one (ARGS=-kwire picks)
 	@$(BIN)/python -m tools.suite --uv $(UV) -- $(ARGS)
 
 lint: venv ## ruff, mypy --strict, the import rule, the lock in step with pyproject.toml
@@ -75,10 +75,11 @@ clean: ## remove what the other targets made
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(UV): packaging/bootstrap.txt
-	@test -n '$(VERSION)' || { echo 'No Python >= 3.11 runs here: install one (Debian: apt install python3 python3-venv),' \
+	@test -n '$(VERSION)' || { echo 'No Python >= 3.11 runs here: install one (Debian: apt install python3-venv)' \
 		'or name it: make PYTHON=/path/to/python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo 'This Python cannot make environments: install its venv package (Debian: apt install python3-venv).' >&2; exit 1; }
+		echo 'This Python cannot make environments: install its venv package (Debian: apt install python3-venv).' >&2; \
+		exit 1; }
 	@echo 'Setting up: fetching uv ...' >&2
 	@$(PYTHON) -m venv --clear .bootstrap
 	@.bootstrap/bin/python -m pip install --quiet --quiet --disable-pip-version-check --retries 1 \
@@ -93,5 +94,5 @@ $(STAMP): $(UV) uv.lock pyproject.toml src/waitbus/__init__.py
 $(PREVIOUS): $(UV) packaging/previous.txt
 	@echo 'Setting up: waitbus 0.2.0 in an environment of its own ...' >&2
 	@$(UV) venv --quiet --clear --python $(PYTHON) .venvs/0.2.0
-	@$(UV) pip sync --quiet --require-hashes --python .venvs/0.2.0/bin/python packaging/previous.txt
+	@$(UV) pip sync --quiet --require-hashes --no-build --python .venvs/0.2.0/bin/python packaging/previous.txt
 	@touch $@
