@@ -1,0 +1,57 @@
+"""waitbus: a workstation-local event bus. Commit, ring, read.
+
+A producer commits one row to one SQLite file and rings a bell; one small daemon, the hub, wakes, reads the
+rows after its cursor and sends each as a frame to the subscribers whose predicate matches.
+
+    from waitbus import EventInsert, emit, wait_for
+
+    emit(EventInsert(source="agent", event_type="agent_message", summary="build is green"))
+    event = wait_for('conclusion="failure"', source="pytest", timeout=600)
+
+Every public name is loaded on first use, so that ``import waitbus`` stays under 5 ms.
+"""
+
+__version__ = "0.3.0"
+
+_HOMES = {
+    "emit": "waitbus.client.emit",
+    "emit_many": "waitbus.client.emit",
+    "subscribe": "waitbus.client.subscribe",
+    "asubscribe": "waitbus.client.aio",
+    "wait_for": "waitbus.client.wait",
+    "Event": "waitbus.event",
+    "EventInsert": "waitbus.event",
+    "EmitResult": "waitbus.event",
+    "Predicate": "waitbus.predicate",
+    "WaitbusError": "waitbus.event",
+}
+
+__all__ = [
+    "EmitResult",
+    "Event",
+    "EventInsert",
+    "Predicate",
+    "WaitbusError",
+    "__version__",
+    "asubscribe",
+    "emit",
+    "emit_many",
+    "subscribe",
+    "wait_for",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its room on first use (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,379 @@
+"""Events: their vocabulary, their shape in memory, and the ULIDs that name them.
+
+Pure: no I/O, no clock, no state of the module's own. Time and randomness are handed in.
+No ``dataclasses`` and no ``typing`` at run time: ``waitbus emit`` loads this file, and its start-up is a budget.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+
+class WaitbusError(Exception):
+    """Base of every error this package raises on purpose. Its text is one line that says what to do next."""
+
+
+# Fields that have a column of their own in the store, with the type SQLite and the wire give them.
+FIELD_COLUMNS: dict[str, type] = {
+    "run_id": int,
+    "workflow_name": str,
+    "head_branch": str,
+    "head_sha": str,
+    "status": str,
+    "conclusion": str,
+    "job_id": int,
+    "job_name": str,
+    "parent_run_id": int,
+    "alert_name": str,
+    "alert_severity": str,
+    "alert_fingerprint": str,
+    "msg_to": str,
+    "msg_from": str,
+    "msg_correlation_id": str,
+    "msg_reply_to": str,
+    "msg_thread": str,
+    "msg_body": str,
+}
+# Fields that every event carries on the wire, null where unknown.
+ALWAYS_FIELDS = ("source", "event_type", "owner", "repo", "ingest_method", "status", "conclusion")
+# Natural names of single sources: kept in `fields_json`, readable in SQL as generated columns.
+NATURAL_FIELDS: dict[str, type] = {
+    "container_id": str,
+    "container_name": str,
+    "image": str,
+    "exit_code": int,
+    "action": str,
+    "path": str,
+    "name": str,
+    "change": str,
+    "passed": int,
+    "failed": int,
+    "errors": int,
+    "skipped": int,
+    "duration_s": float,
+    "nodeids_failed": list,
+    "exit_status": int,
+    "rootdir": str,
+    "pid": int,
+    "argv": list,
+    "signal": int,
+    "tail": str,
+}
+# Keys at the top of an event frame; every other undotted key means `fields.KEY`.
+FRAME_KEYS = (
+    "event_id",
+    "event_type",
+    "owner",
+    "repo",
+    "received_at",
+    "delivery_id",
+    "summary",
+    "fields",
+)
+
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+ULID_LENGTH = 26
+ULID_MIN = "0" * ULID_LENGTH
+_ENTROPY_BITS = 80
+_ENTROPY_MASK = (1 << _ENTROPY_BITS) - 1
+_PAIRS = [a + b for a in CROCKFORD for b in CROCKFORD]
+_CROCKFORD_SET = frozenset(CROCKFORD)
+
+
+def is_ulid(text: object) -> bool:
+    """Whether `text` has the form of a ULID: 26 characters of Crockford's upper-case base 32."""
+    return isinstance(text, str) and len(text) == ULID_LENGTH and _CROCKFORD_SET.issuperset(text)
+
+
+def encode_ulid(value: int) -> str:
+    """A 128-bit number as 26 characters of Crockford's base 32 (two at a time: it is on the ingest path)."""
+    pairs = _PAIRS
+    return "".join([pairs[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+def ulid_at(unix_ns: int) -> str:
+    """The smallest ULID of the millisecond that holds `unix_ns`: a cursor for "from this time on"."""
+    return encode_ulid(max(0, unix_ns // 1_000_000) << _ENTROPY_BITS)
+
+
+def ulid_ms(ulid: str) -> int:
+    """Milliseconds since the epoch that a well-formed ULID carries."""
+    value = 0
+    for char in ulid[:10]:
+        value = value << 5 | CROCKFORD.index(char)
+    return value
+
+
+class UlidFactory:
+    """Makes ULIDs that are unique and rise within one process, even when the clock stands still or is set back.
+
+    `clock_ns` gives nanoseconds since the epoch, `entropy` gives n random bytes. Not thread-safe: its owner locks.
+    """
+
+    __slots__ = ("_clock_ns", "_entropy", "_last")
+
+    def __init__(self, clock_ns: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
+        self._clock_ns = clock_ns
+        self._entropy = entropy
+        self._last = 0
+
+    def __call__(self) -> str:
+        now_ms = self._clock_ns() // 1_000_000
+        last = self._last
+        if now_ms > last >> _ENTROPY_BITS:
+            # The top bit of the random part starts clear, so that counting up has room within a millisecond.
+            last = now_ms << _ENTROPY_BITS | int.from_bytes(self._entropy(10), "big") >> 1
+        else:
+            last += 1
+        self._last = last
+        return encode_ulid(last)
+
+
+class EventInsert:
+    """What a producer hands in. Only `source` and `event_type` are needed.
+
+    `delivery_id` is the idempotency key: the same one again writes nothing (default: a fresh ULID).
+    `received_at` is nanoseconds since the epoch (default: now). `payload_json` stays in the store, never on the wire.
+    `fields` holds the natural names of the source, each a JSON value; names of columns belong in their own argument,
+    and are moved there when they come in `fields`. Raises ``ValueError`` when a value has the wrong type.
+    """
+
+    __slots__ = (
+        "delivery_id",
+        "event_type",
+        "fields",
+        "ingest_method",
+        "owner",
+        "payload_json",
+        "received_at",
+        "repo",
+        "source",
+        "summary",
+        *FIELD_COLUMNS,
+    )
+
+    if TYPE_CHECKING:
+        delivery_id: str | None
+        source: str
+        event_type: str
+        owner: str
+        repo: str
+        received_at: int | None
+        payload_json: str
+        ingest_method: str
+        summary: str | None
+        fields: dict[str, Any]
+        run_id: int | None
+        workflow_name: str | None
+        head_branch: str | None
+        head_sha: str | None
+        status: str | None
+        conclusion: str | None
+        job_id: int | None
+        job_name: str | None
+        parent_run_id: int | None
+        alert_name: str | None
+        alert_severity: str | None
+        alert_fingerprint: str | None
+        msg_to: str | None
+        msg_from: str | None
+        msg_correlation_id: str | None
+        msg_reply_to: str | None
+        msg_thread: str | None
+        msg_body: str | None
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        event_type: str,
+        delivery_id: str | None = None,
+        owner: str = "local",
+        repo: str = "local",
+        received_at: int | None = None,
+        payload_json: str = "{}",
+        ingest_method: str = "manual",
+        summary: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+        **columns: Any,
+    ) -> None:
+        _need_text("source", source)
+        _need_text("event_type", event_type)
+        _need_text("owner", owner)
+        _need_text("repo", repo)
+        _need_text("ingest_method", ingest_method)
+        if delivery_id is not None:
+            _need_text("delivery_id", delivery_id)
+        if type(payload_json) is not str:
+            raise ValueError(f"payload_json takes JSON text, not {type(payload_json).__name__}")
+        if received_at is not None and (type(received_at) is not int or not 0 <= received_at < 1 << 63):
+            raise ValueError("received_at takes nanoseconds since the epoch")
+        self.source = source
+        self.event_type = event_type
+        self.delivery_id = delivery_id
+        self.owner = owner
+        self.repo = repo
+        self.received_at = received_at
+        self.payload_json = payload_json
+        self.ingest_method = ingest_method
+        self.summary = summary
+        natural: dict[str, Any] = {}
+        if fields:
+            for name, value in fields.items():
+                if name in FIELD_COLUMNS:
+                    columns.setdefault(name, value)
+                elif name not in _RESERVED_FIELDS:
+                    natural[name] = value
+        self.fields = natural
+        for name in FIELD_COLUMNS:
+            setattr(self, name, columns.pop(name, None))
+        if columns:
+            raise TypeError(f"EventInsert has no field {next(iter(columns))!r}; put it in fields={{...}}")
+        for name, kind in FIELD_COLUMNS.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise ValueError(f"{name} takes {kind.__name__}, not {type(value).__name__}")
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name, None) for name in self.__slots__}
+        return f"EventInsert({', '.join(f'{k}={v!r}' for k, v in shown.items() if v not in (None, {}))})"
+
+
+_RESERVED_FIELDS = frozenset({"source", "event_type", "owner", "repo", "ingest_method"})
+
+
+def _need_text(name: str, value: object) -> None:
+    if type(value) is not str or not value:
+        raise ValueError(f"{name} takes text that is not empty")
+
+
+class Event:
+    """One event as it travels: what an `event` frame holds.
+
+    `fields` is what predicates read. `received_at` is nanoseconds since the epoch. `payload_json` is None unless the
+    event was read from the store with its payload.
+    """
+
+    __slots__ = (
+        "delivery_id",
+        "event_id",
+        "event_type",
+        "fields",
+        "owner",
+        "payload_json",
+        "received_at",
+        "repo",
+        "summary",
+    )
+
+    def __init__(
+        self,
+        event_id: str,
+        event_type: str,
+        owner: str,
+        repo: str,
+        received_at: int,
+        delivery_id: str,
+        summary: str,
+        fields: dict[str, Any],
+        payload_json: str | None = None,
+    ) -> None:
+        self.event_id = event_id
+        self.event_type = event_type
+        self.owner = owner
+        self.repo = repo
+        self.received_at = received_at
+        self.delivery_id = delivery_id
+        self.summary = summary
+        self.fields = fields
+        self.payload_json = payload_json
+
+    @classmethod
+    def from_frame(cls, frame: Mapping[str, Any]) -> Event:
+        """From a decoded `event` frame. Raises ``KeyError`` when a key of the contract is missing."""
+        return cls(*[frame[key] for key in FRAME_KEYS])
+
+    def as_frame(self) -> dict[str, Any]:
+        """The frame of section 4, keys in the order 0.2.0 sends them. The payload never goes along."""
+        frame: dict[str, Any] = {key: getattr(self, key) for key in FRAME_KEYS}
+        frame["kind"] = "event"
+        return frame
+
+    @property
+    def source(self) -> str:
+        return str(self.fields.get("source"))
+
+    @property
+    def conclusion(self) -> str | None:
+        conclusion: str | None = self.fields.get("conclusion")
+        return conclusion
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and self.as_frame() == other.as_frame()
+
+    def __hash__(self) -> int:
+        return hash(self.event_id)
+
+    def __repr__(self) -> str:
+        return f"<Event {self.event_id} {self.source}/{self.event_type}: {self.summary}>"
+
+
+class EmitResult:
+    """What `emit` answers: whether this call wrote the row, and the event as stored (the earlier one if not)."""
+
+    __slots__ = ("event", "inserted")
+
+    def __init__(self, inserted: bool, event: Event) -> None:
+        self.inserted = inserted
+        self.event = event
+
+    def __repr__(self) -> str:
+        return f"EmitResult(inserted={self.inserted}, event={self.event!r})"
+
+
+def fields_of(columns: Mapping[str, Any], natural: Mapping[str, Any]) -> dict[str, Any]:
+    """The `fields` object: what every event carries, then the columns that are set, then the natural names.
+
+    A natural name never hides a column: SQL and the wire must say the same.
+    """
+    fields: dict[str, Any] = {name: columns.get(name) for name in ALWAYS_FIELDS}
+    for name in FIELD_COLUMNS:
+        value = columns.get(name)
+        if value is not None:
+            fields[name] = value
+    for name, value in natural.items():
+        fields.setdefault(name, value)
+    return fields
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """`text` without control characters or line breaks, cut to `limit` characters: fit for a person's terminal."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: limit * 4]).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def default_summary(fields: Mapping[str, Any]) -> str:
+    """One line for a person, made from the fields, for producers that gave none."""
+    what = fields.get("conclusion") or fields.get("status") or fields.get("action") or ""
+    name = next(
+        (
+            str(fields[key])
+            for key in (
+                "workflow_name",
+                "job_name",
+                "alert_name",
+                "container_name",
+                "path",
+                "msg_body",
+                "name",
+            )
+            if fields.get(key)
+        ),
+        "",
+    )
+    where = "" if fields.get("owner") == "local" else f"{fields.get('owner')}/{fields.get('repo')}"
+    words = (str(fields.get("source")), str(fields.get("event_type")), where, name, str(what))
+    return one_line(" ".join(word for word in words if word))

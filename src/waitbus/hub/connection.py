@@ -1,0 +1,106 @@
+"""One subscriber's socket, bound to its session: reads to notice the end, writes as the peer takes it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from waitbus.hub.session import CLOSED, Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from waitbus.predicate import Predicate
+    from waitbus.wire import Subscription
+
+    class Owner(Protocol):
+        """What a connection tells the server."""
+
+        def on_subscribed(self, connection: Connection, subscription: Subscription) -> None: ...
+        def on_drained(self, connection: Connection) -> None: ...
+        def on_closed(self, connection: Connection) -> None: ...
+
+
+_READ_BYTES = 65536
+
+
+class Connection:
+    """Non-blocking reads and gathering writes on the loop, without a transport: memory a subscriber is a budget."""
+
+    __slots__ = ("_loop", "_owner", "_socket", "_writing", "predicate", "session")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, session: Session, owner: Owner) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._owner = owner
+        self._writing = False
+        self.session = session
+        self.predicate: Predicate | None = None
+        sock.setblocking(False)
+        loop.add_reader(sock.fileno(), self._on_readable)
+
+    def push(self, frame: bytes) -> bool:
+        return self.session.push(frame)
+
+    def flush(self) -> None:
+        """Send as much as the peer takes now; go on when it can take more."""
+        session = self.session
+        if self._writing:
+            return
+        self._send()
+        if session.state == CLOSED:
+            self.close()
+        elif session.queued_bytes:
+            self._writing = True
+            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+
+    def close(self) -> None:
+        """Close at once; what is still queued is dropped. Telling the owner happens once."""
+        if self._socket.fileno() < 0:
+            return
+        self._loop.remove_reader(self._socket.fileno())
+        if self._writing:
+            self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        self.session.state = CLOSED
+        self._owner.on_closed(self)
+
+    def _send(self) -> None:
+        session = self.session
+        while session.queued_bytes:
+            try:
+                session.sent(self._socket.sendmsg(session.buffers()))
+            except BlockingIOError:
+                return
+            except OSError:
+                session.state = CLOSED
+                return
+
+    def _on_writable(self) -> None:
+        self._send()
+        session = self.session
+        if session.queued_bytes and session.state != CLOSED:
+            return
+        self._writing = False
+        self._loop.remove_writer(self._socket.fileno())
+        if session.state == CLOSED:
+            self.close()
+        else:
+            self._owner.on_drained(self)
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        subscription = self.session.receive(data)
+        if subscription is not None:
+            self.predicate = subscription.predicate
+            self._owner.on_subscribed(self, subscription)
+        self.flush()

@@ -1,0 +1,81 @@
+"""The bell: any byte on the stream doorbell, or any datagram on the bell beside it, means "look at the store"."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+from waitbus.host.peer import peer_uid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from waitbus.hub.listen import Listeners
+
+# A ringer that stays connected may ring again; past this many the one that came first is let go.
+_MAX_OPEN = 64
+
+
+class Doorbell:
+    """Turns rings into calls of `ring`, however many there are at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, listeners: Listeners, ring: Callable[[], None]) -> None:
+        self._loop = loop
+        self._doorbell = listeners.doorbell
+        self._bell = listeners.bell
+        self._ring = ring
+        self._open: dict[int, socket.socket] = {}
+        loop.add_reader(self._bell.fileno(), self._on_datagram)
+        loop.add_reader(self._doorbell.fileno(), self._on_accept)
+
+    def _on_datagram(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._bell.recv(64)
+        self._ring()
+
+    def _on_accept(self) -> None:
+        try:
+            sock, _address = self._doorbell.accept()
+        except OSError:
+            return
+        try:
+            ours = peer_uid(sock) == os.getuid()
+        except OSError:
+            ours = False
+        if not ours:
+            sock.close()
+            return
+        sock.setblocking(False)
+        fd = sock.fileno()
+        self._open[fd] = sock
+        self._loop.add_reader(fd, self._on_readable, fd)
+        if len(self._open) > _MAX_OPEN:
+            self._drop(next(iter(self._open)))
+        if fd in self._open:
+            self._on_readable(fd)
+
+    def _on_readable(self, fd: int) -> None:
+        try:
+            data = self._open[fd].recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(fd)
+            return
+        self._ring()
+
+    def _drop(self, fd: int) -> None:
+        self._loop.remove_reader(fd)
+        self._open.pop(fd).close()
+
+    def close(self) -> None:
+        for fd in list(self._open):
+            self._drop(fd)
+        self._loop.remove_reader(self._bell.fileno())
+        self._loop.remove_reader(self._doorbell.fileno())

@@ -1,0 +1,161 @@
+"""How the hub reads the store: one cursor for live, pages for replay, and small steps of upkeep.
+
+Whatever the store answers, the hub stays up: a read that fails is logged once, and tried again by the next sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+
+from waitbus.event import WaitbusError
+from waitbus.store import prune, read
+from waitbus.store.importer import import_v020
+from waitbus.store.open import explain, open_writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from typing import Any
+
+    from waitbus.settings import Settings
+
+    Page = list[tuple[int, dict[str, Any]]]
+
+PRUNE_EVERY_SEC = 60.0
+PRUNE_STEP_PAUSE_SEC = 0.05
+
+
+class Feed:
+    """The store as the hub sees it. `cursor` is the seq up to which live has been read."""
+
+    def __init__(self, settings: Settings, log: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._log = log
+        self._said = ""
+        self._connection = open_writer(settings)
+        import_v020(settings)
+        self._identity = self._file_identity()
+        self.cursor = read.last_seq(self._connection)
+        self._version = read.data_version(self._connection)
+        self._next_prune = time.monotonic() + PRUNE_EVERY_SEC
+        self._prune_start = 0
+        self._pruner: sqlite3.Connection | None = None
+        self._prune_timer: asyncio.TimerHandle | None = None
+
+    def next_page(self, limit: int) -> Page:
+        """What was committed after the cursor, which moves past it. Empty also when the store cannot be read."""
+        page = self.page(self.cursor, limit, None)
+        if page:
+            self.cursor = page[-1][0]
+        return page or []
+
+    def page(self, after: int, limit: int, upto: int | None) -> Page | None:
+        """At most `limit` rows with `after < seq <= upto`, in commit order; None when the store cannot be read."""
+        try:
+            return read.read_after(self._connection, after, limit, upto=upto)
+        except sqlite3.Error as error:
+            self._complain(explain(error, self._settings.db_path))
+            return None
+
+    def cursor_of(self, since: str) -> int:
+        """The seq after which a replay from `since` starts; the live cursor when the store cannot be read."""
+        try:
+            return read.cursor_of(self._connection, since)
+        except sqlite3.Error as error:
+            self._complain(explain(error, self._settings.db_path))
+            return self.cursor
+
+    def newest_seq(self) -> int:
+        """The seq of the newest row committed; the live cursor when the store cannot be read."""
+        try:
+            return max(read.last_seq(self._connection), self.cursor)
+        except sqlite3.Error as error:
+            self._complain(explain(error, self._settings.db_path))
+            return self.cursor
+
+    def newest_id(self) -> str | None:
+        try:
+            return read.event_id_at(self._connection, self.cursor)
+        except sqlite3.Error:
+            return None
+
+    def changed(self) -> bool:
+        """Whether anyone committed since the last call, or the file was replaced under us (then it is opened anew)."""
+        try:
+            if self._file_identity() != self._identity:
+                self._reopen()
+                return True
+            version = read.data_version(self._connection)
+        except (sqlite3.Error, WaitbusError) as error:
+            self._complain(error)
+            return False
+        moved, self._version = version != self._version, version
+        return moved
+
+    def maintain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Once a minute, start pruning in small steps, one at a time with a pause between; never twice at once."""
+        if self._settings.retention and self._prune_timer is None and time.monotonic() >= self._next_prune:
+            self._prune_start = 0
+            self._prune_timer = loop.call_later(0, self._prune_step, loop)
+
+    def stop(self) -> None:
+        if self._prune_timer is not None:
+            self._prune_timer.cancel()
+
+    def close(self) -> None:
+        for connection in (self._connection, self._pruner):
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+
+    def _prune_step(self, loop: asyncio.AbstractEventLoop) -> None:
+        more = False
+        try:
+            if self._pruner is None:
+                self._pruner = open_writer(self._settings)
+                self._pruner.execute("PRAGMA busy_timeout=0")  # producers go first: if one writes now, try again later
+            step = prune.prune_step(
+                self._pruner,
+                prune.policy_of(self._settings),
+                now_ns=time.time_ns(),
+                start_seq=self._prune_start,
+            )
+            more, self._prune_start = step.more, step.next_seq
+        except (sqlite3.Error, WaitbusError) as error:
+            self._complain(error)
+        if more:
+            self._prune_timer = loop.call_later(PRUNE_STEP_PAUSE_SEC, self._prune_step, loop)
+            return
+        if self._pruner is not None:
+            self._pruner.close()
+            self._pruner = None
+        self._prune_timer = None
+        self._next_prune = time.monotonic() + PRUNE_EVERY_SEC
+
+    def _file_identity(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._settings.db_path)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _reopen(self) -> None:
+        """Somebody moved or deleted the file: producers write to a new one, and that is the truth now."""
+        self._log(f"{self._settings.db_path} was replaced: reading the new file from its start")
+        fresh = open_writer(self._settings)
+        self._connection.close()
+        self._connection = fresh
+        self._identity = self._file_identity()
+        self._version = read.data_version(fresh)
+        self.cursor = 0
+
+    def _complain(self, error: Exception) -> None:
+        """Log a trouble once, not once a second."""
+        text = str(error)
+        if text != self._said:
+            self._said = text
+            self._log(text)

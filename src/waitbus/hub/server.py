@@ -1,0 +1,324 @@
+"""The asyncio shell around the hub: listeners, the bell, replay, heartbeats, sweep, drain.
+
+No network, no secret, no third-party code in this process, and no `ssl`: asyncio does without it, and it costs 4.5 MiB.
+Everything here can be rebuilt from the store: whatever goes wrong with one peer or one read is logged and outlived.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+
+from waitbus import wire
+from waitbus.host.peer import peer_uid
+from waitbus.host.systemd_notify import notify, watchdog_interval
+from waitbus.hub.connection import Connection
+from waitbus.hub.doorbell import Doorbell
+from waitbus.hub.fanout import Fanout, wants
+from waitbus.hub.feed import Feed
+from waitbus.hub.listen import HubLock, Listeners
+from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
+from waitbus.settings import ensure_private_dir
+
+_ssl_loaded = "ssl" in sys.modules
+if not _ssl_loaded:
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio takes the ImportError for "no TLS here"
+import asyncio  # noqa: E402
+
+if not _ssl_loaded:
+    del sys.modules["ssl"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from waitbus.settings import Settings
+    from waitbus.wire import Subscription
+
+LIVE_PAGE = 500
+REPLAY_PAGE = 100
+SWEEP_SEC = 1.0
+DRAIN_SEC = 2.0
+# A replaying subscriber gets its next page when less than this waits in its queue: a backlog of any size fits.
+REPLAY_AHEAD_BYTES = 256 * 1024
+_ACCEPT_AT_ONCE = 64
+
+
+def log(text: str) -> None:
+    """One line on standard error, which systemd, launchd or the autostarting client keeps."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"waitbus hub: {text}\n")
+        sys.stderr.flush()
+
+
+class Hub:
+    """The daemon's state: who is connected, how far the store was read, what has to be done when."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, idle_exit: float | None = None) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._idle_exit = idle_exit
+        self._started = time.monotonic()
+        self._last_company = self._started
+        self._fanout = Fanout()
+        self._connections: set[Connection] = set()
+        self._awaiting: dict[Connection, float] = {}
+        self._replaying: deque[Connection] = deque()
+        self._ahead: list[Connection] = []
+        self._replay_scheduled = False
+        self._pump_scheduled = False
+        self._timers: list[asyncio.TimerHandle] = []
+        self.feed = Feed(settings, log)
+        self.listeners = Listeners(settings)
+        self._doorbell = Doorbell(loop, self.listeners, self.pump)
+        self.stopped: asyncio.Future[None] = loop.create_future()
+        self._emptied: asyncio.Future[None] | None = None
+        loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
+        self._every(SWEEP_SEC, self._sweep)
+        self._every(wire.HEARTBEAT_SEC, self._heartbeat)
+        if interval := watchdog_interval():
+            self._every(interval, lambda: notify("WATCHDOG=1"))
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    def _on_accept(self) -> None:
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                sock, _address = self.listeners.broadcast.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # out of descriptors: leave it in the backlog until somebody leaves
+                log(f"cannot accept a subscriber: {error.strerror}; will try again in a second")
+                self._loop.remove_reader(self.listeners.broadcast.fileno())
+                self._loop.call_later(1.0, self._accept_again)
+                return
+            self._admit(sock)
+
+    def _accept_again(self) -> None:
+        if self.listeners.broadcast.fileno() >= 0:
+            self._loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
+
+    def _admit(self, sock: socket.socket) -> None:
+        try:
+            ours = peer_uid(sock) == os.getuid()
+        except OSError:
+            ours = False
+        if not ours:
+            sock.close()
+            return
+        connection = Connection(self._loop, sock, Session(self._settings.queue_bytes), self)
+        self._connections.add(connection)
+        if not self._awaiting:
+            self._loop.call_later(wire.FIRST_FRAME_SEC, self._expire_silent)
+        self._awaiting[connection] = time.monotonic() + wire.FIRST_FRAME_SEC
+
+    def _expire_silent(self) -> None:
+        """Close those whose first frame did not come whole in time; they are kept in order of arrival."""
+        now = time.monotonic()
+        for connection, deadline in list(self._awaiting.items()):
+            if deadline > now:
+                self._loop.call_later(deadline - now, self._expire_silent)
+                return
+            connection.close()
+
+    def on_subscribed(self, connection: Connection, subscription: Subscription) -> None:
+        """Answer, and start the replay or go live. The ack is queued first: nothing can come before it."""
+        self._awaiting.pop(connection, None)
+        session = connection.session
+        caught_up_at = None
+        if subscription.since is None:
+            session.cursor = self.feed.newest_seq()  # what was committed before the subscription is past
+        else:
+            session.cursor = self.feed.cursor_of(subscription.since)
+            caught_up_at = self.feed.newest_id() or subscription.since
+        session.push(wire.encode(wire.ack_frame(caught_up_at)))
+        self._replay_turn(connection)
+
+    def on_drained(self, connection: Connection) -> None:
+        if connection.session.state == REPLAY:
+            self._queue_replay(connection)
+
+    def on_closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._awaiting.pop(connection, None)
+        self._fanout.discard(connection)
+        self._last_company = time.monotonic()
+        if not self._connections and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    # --- live --------------------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Send what was committed since the last look. One page a turn, so that nobody waits on a flood."""
+        if self._deliver_page() and not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump_on)
+
+    def _pump_on(self) -> None:
+        self._pump_scheduled = False
+        self.pump()
+
+    def _deliver_page(self) -> bool:
+        """Read one page and fan it out. True when there may be more."""
+        page = self.feed.next_page(LIVE_PAGE)
+        for connection in self._fanout.deliver(frame for _seq, frame in page):
+            self._settle(connection)
+        while self._ahead:
+            self._queue_replay(self._ahead.pop())
+        return len(page) == LIVE_PAGE
+
+    def _settle(self, connection: Connection) -> None:
+        if connection.session.state == CLOSING:
+            self._fanout.discard(connection)
+        connection.flush()
+
+    # --- replay ------------------------------------------------------------------------------------------------------
+
+    def _queue_replay(self, connection: Connection) -> None:
+        self._replaying.append(connection)
+        if not self._replay_scheduled:
+            self._replay_scheduled = True
+            self._loop.call_soon(self._replay)
+
+    def _replay(self) -> None:
+        """One page for one subscriber a turn of the loop: live events and other replays go on between."""
+        self._replay_scheduled = False
+        if self._replaying:
+            connection = self._replaying.popleft()
+            if connection.session.state == REPLAY:
+                self._replay_turn(connection)
+        if self._replaying and not self._replay_scheduled:
+            self._replay_scheduled = True
+            self._loop.call_soon(self._replay)
+
+    def _replay_turn(self, connection: Connection) -> None:
+        """Read one page after the session's cursor; when it has all that live has read, join live in the same step."""
+        session, goal = connection.session, self.feed.cursor
+        if session.cursor > goal:  # it wants only what comes after rows that live has not read yet
+            self._ahead.append(connection)
+            connection.flush()
+            self.pump()
+            return
+        if session.cursor < goal:
+            page = self.feed.page(session.cursor, REPLAY_PAGE, goal)
+            if page is None:  # the store cannot be read now: this subscriber comes back with its cursor
+                session.close()
+                connection.flush()
+                return
+            predicate = connection.predicate
+            for _seq, frame in page:
+                if wants(predicate, frame):
+                    session.push(wire.encode_event(frame))
+            session.cursor = page[-1][0] if len(page) == REPLAY_PAGE else goal
+        if session.cursor >= goal and session.state == REPLAY:
+            self._go_live(connection)
+        connection.flush()
+        if session.state == REPLAY and session.queued_bytes < REPLAY_AHEAD_BYTES:
+            self._queue_replay(connection)
+
+    def _go_live(self, connection: Connection) -> None:
+        connection.session.state = LIVE
+        self._fanout.add(connection)
+        subscription = connection.session.subscription
+        if subscription is not None and subscription.caught_up:
+            connection.session.push(wire.encode(self._heartbeat_frame(caught_up=True)))
+        connection.session.subscription = None  # its predicate is kept by the connection; the rest has been said
+
+    # --- timers ------------------------------------------------------------------------------------------------------
+
+    def _every(self, interval: float, act: Callable[[], object]) -> None:
+        slot = len(self._timers)
+
+        def tick() -> None:
+            self._timers[slot] = self._loop.call_later(interval, tick)
+            act()
+
+        self._timers.append(self._loop.call_later(interval, tick))
+
+    def _sweep(self) -> None:
+        """Notice commits nobody rang for; keep the store small; leave when nobody is here."""
+        if self.feed.changed():
+            self.pump()
+        self.feed.maintain(self._loop)
+        if self._connections:
+            self._last_company = time.monotonic()
+        elif self._idle_exit is not None and time.monotonic() - self._last_company >= self._idle_exit:
+            self.stop()
+
+    def _heartbeat_frame(self, *, caught_up: bool = False) -> Mapping[str, Any]:
+        return wire.heartbeat_frame(int(time.time()), int(time.monotonic() - self._started), caught_up=caught_up)
+
+    def _heartbeat(self) -> None:
+        frame = wire.encode(self._heartbeat_frame())
+        for connection in list(self._connections):
+            if connection.session.state in (REPLAY, LIVE):
+                connection.push(frame)
+                self._settle(connection)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        if not self.stopped.done():
+            self.stopped.set_result(None)
+
+    async def drain(self) -> None:
+        """Deliver what was committed, let queues empty for a bounded time, then end every stream."""
+        notify("STOPPING=1")
+        self._loop.remove_reader(self.listeners.broadcast.fileno())
+        self._doorbell.close()
+        for timer in self._timers:
+            timer.cancel()
+        self.feed.stop()
+        deadline = time.monotonic() + DRAIN_SEC
+        while self._deliver_page() and time.monotonic() < deadline:
+            pass
+        for connection in list(self._connections):
+            if connection.session.state == AWAITING:
+                connection.close()
+            else:
+                connection.session.close()
+                connection.flush()
+        self._emptied = self._loop.create_future()
+        if self._connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied, max(0.0, deadline - time.monotonic()))
+        for connection in list(self._connections):
+            connection.close()
+        self.listeners.close()
+        self.feed.close()
+
+
+async def _run(settings: Settings, idle_exit: float | None, ready_fd: int | None) -> None:
+    loop = asyncio.get_running_loop()
+    hub = Hub(settings, loop, idle_exit)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hub.stop)
+    notify("READY=1")
+    if ready_fd is not None:
+        with contextlib.suppress(OSError):
+            os.write(ready_fd, b"ready\n")
+            os.close(ready_fd)
+    await hub.stopped
+    await hub.drain()
+
+
+def serve(settings: Settings, *, idle_exit: float | None = None, ready_fd: int | None = None) -> int:
+    """Run the hub until SIGTERM, SIGINT, or `idle_exit` seconds with nobody connected. Returns 0.
+
+    When it listens it writes ``ready`` to `ready_fd` and closes it. Raises `WaitbusError` when it cannot start: another
+    hub holds the lock, a directory is not private, the store is not ours to read.
+    """
+    ensure_private_dir(settings.state_dir)
+    ensure_private_dir(settings.runtime_dir)
+    lock = HubLock(settings.hub_lock)
+    try:
+        asyncio.run(_run(settings, idle_exit, ready_fd))
+    finally:
+        lock.release()
+    return 0

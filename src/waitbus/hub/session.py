@@ -1,0 +1,118 @@
+"""One subscriber as a state machine. Sans-I/O: it may not know a socket, a clock, or the store.
+
+Bytes from the peer go in through `receive`, frames for it through `push`; `buffers` gives what to send, `sent` takes
+the count that went out. Every byte held for a peer is charged to that peer: past its bound the session is evicted.
+"""
+
+from __future__ import annotations
+
+from waitbus import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from waitbus.wire import Subscription
+
+# A session moves only down this list. AWAITING its first frame; REPLAY from the store; LIVE; CLOSING: what is queued
+# goes out, then the connection ends; CLOSED: nothing more goes out.
+AWAITING, REPLAY, LIVE, CLOSING, CLOSED = range(5)
+
+# How many buffers one send may gather: the kernel's IOV_MAX is 1,024 on Linux and macOS.
+_GATHER = 512
+
+
+class Session:
+    """What the hub holds for one connection: its state, its subscription, its queue of bytes not yet sent."""
+
+    __slots__ = (
+        "_decoder",
+        "_head_sent",
+        "_limit",
+        "_queue",
+        "cursor",
+        "queued_bytes",
+        "state",
+        "subscription",
+    )
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.state = AWAITING
+        self.subscription: Subscription | None = None
+        # The seq up to which the store was read for this session while it replays.
+        self.cursor = 0
+        self.queued_bytes = 0
+        self._limit = limit_bytes
+        self._decoder: wire.Decoder | None = wire.Decoder()
+        self._queue: list[bytes] = []
+        self._head_sent = 0
+
+    def receive(self, data: bytes) -> Subscription | None:
+        """Take bytes of the peer. Returns its subscription once, when the first frame is whole and good.
+
+        A bad first frame moves the session to CLOSING (with an answer queued where the contract gives one) or CLOSED.
+        What comes after the first frame is dropped.
+        """
+        if self.state != AWAITING or self._decoder is None:
+            return None
+        try:
+            bodies = self._decoder.feed(data)
+            if not bodies:
+                return None
+            self._decoder = None
+            self.subscription = wire.parse_subscription(wire.decode(bodies[0]))
+        except wire.Rejected as rejected:
+            self._enqueue(wire.encode(rejected.frame))
+            self.state = CLOSING
+            return None
+        except wire.WireError:
+            self.state = CLOSED
+            return None
+        self.state = REPLAY
+        return self.subscription
+
+    def push(self, frame: bytes) -> bool:
+        """Queue one frame. False when that passes the bound: the session is then evicted and CLOSING."""
+        if self.state not in (REPLAY, LIVE):
+            return False
+        if self.queued_bytes + len(frame) > self._limit:
+            self._evict()
+            return False
+        self._enqueue(frame)
+        return True
+
+    def close(self) -> None:
+        """Let what is queued go out, then end."""
+        if self.state < CLOSING:
+            self.state = CLOSING if self._queue else CLOSED
+
+    def buffers(self) -> list[bytes | memoryview]:
+        """What to send next, at most as many buffers as one gathering send takes."""
+        gathered: list[bytes | memoryview] = list(self._queue[:_GATHER])
+        if self._head_sent:
+            gathered[0] = memoryview(self._queue[0])[self._head_sent :]
+        return gathered
+
+    def sent(self, count: int) -> None:
+        """`count` bytes of `buffers()` went out."""
+        self.queued_bytes -= count
+        count += self._head_sent
+        done = 0
+        for frame in self._queue:
+            if count < len(frame):
+                break
+            count -= len(frame)
+            done += 1
+        del self._queue[:done]
+        self._head_sent = count
+        if not self._queue and self.state == CLOSING:
+            self.state = CLOSED
+
+    def _enqueue(self, frame: bytes) -> None:
+        self._queue.append(frame)
+        self.queued_bytes += len(frame)
+
+    def _evict(self) -> None:
+        """Drop the backlog, but never half a frame: the one on its way is finished, then the reason follows."""
+        del self._queue[1 if self._head_sent else 0 :]
+        self.queued_bytes = sum(map(len, self._queue)) - self._head_sent
+        self._enqueue(wire.encode(wire.lag_frame()))
+        self.state = CLOSING

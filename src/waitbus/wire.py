@@ -1,0 +1,261 @@
+"""The wire, version 1: bytes to frames and back, both directions.
+
+Sans-I/O: nothing here may know a socket, a clock or a database. Input is bounded before it is parsed. Rules: section 4
+of the contract; `tests/vectors` holds what 0.2.0's daemon was seen to answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from waitbus.event import WaitbusError, is_ulid
+from waitbus.predicate import Predicate, PredicateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+PROTO = 1
+MAX_FRAME_BYTES = 65536
+HEADER_BYTES = 4
+HEARTBEAT_SEC = 60
+FIRST_FRAME_SEC = 10
+MAX_FILTERS = 64
+FEATURES = ("match", "caught_up")
+
+_FILTER = re.compile(r"([A-Za-z0-9_.-]+/([A-Za-z0-9_.-]+|\*)|\*)")
+
+
+class WireError(WaitbusError, ValueError):
+    """Bytes that are no frame, or a frame that is not what the contract allows: the connection closes silently."""
+
+
+class Rejected(WaitbusError):
+    """A first frame that gets a `subscribe_rejected` before the end. `frame` is that answer."""
+
+    def __init__(self, reason: str, remediation: str, supported: list[int] | None = None) -> None:
+        super().__init__(f"{reason}: {remediation}")
+        self.frame = {
+            "reason": reason,
+            "remediation": remediation,
+            "supported": supported,
+            "kind": "subscribe_rejected",
+        }
+
+
+def encode(frame: Mapping[str, Any]) -> bytes:
+    """One frame as bytes. Raises `WireError` when it would pass the cap or holds what JSON cannot say."""
+    try:
+        try:
+            body = _ENCODE(frame).encode("utf-8")
+        except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
+            body = _ENCODE_ASCII(frame).encode("ascii")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WireError(f"frame cannot be said in JSON: {error}") from None
+    if len(body) > MAX_FRAME_BYTES:
+        raise WireError(f"frame of {len(body)} bytes passes the cap of {MAX_FRAME_BYTES}")
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_ENCODE_ASCII = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """The JSON object in one frame's body. Raises `WireError` for anything else, however deep or ill-encoded."""
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"frame is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise WireError("frame is no JSON object")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+class Decoder:
+    """Frames out of a byte stream, in whatever pieces it comes."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes in, give the bodies of the frames they complete.
+
+        Raises `WireError` when a length outside 1..65536 stands at the front. Frames before it are given
+        first: the next call raises, even with nothing to feed.
+        """
+        buffer = self._buffer
+        buffer += data
+        bodies: list[bytes] = []
+        start = 0
+        while len(buffer) - start >= HEADER_BYTES:
+            length = int.from_bytes(buffer[start : start + HEADER_BYTES], "big")
+            if not 0 < length <= MAX_FRAME_BYTES:
+                if bodies:
+                    break
+                raise WireError(f"frame length {length} is outside 1..{MAX_FRAME_BYTES}")
+            end = start + HEADER_BYTES + length
+            if len(buffer) < end:
+                break
+            bodies.append(bytes(buffer[start + HEADER_BYTES : end]))
+            start = end
+        if start:
+            del buffer[:start]
+        return bodies
+
+    @property
+    def pending(self) -> int:
+        """Bytes held of a frame that is not whole yet; at most the cap and its header when fed in small pieces."""
+        return len(self._buffer)
+
+
+class Subscription:
+    """A checked first frame: what one subscriber asked for."""
+
+    __slots__ = ("caught_up", "match", "predicate", "since")
+
+    def __init__(self, since: str | None, predicate: Predicate | None, caught_up: bool) -> None:
+        # `filters`, `event_types` and `match` as one predicate: one matcher, one index.
+        self.predicate = predicate
+        self.since = since
+        self.caught_up = caught_up
+
+
+def parse_subscription(frame: Mapping[str, Any]) -> Subscription:
+    """Check a first frame. Raises `Rejected` (answered) for a version or `match`, `WireError` (silent) otherwise."""
+    proto = frame.get("proto", PROTO)
+    if type(proto) is not int or proto != PROTO:
+        raise Rejected("version", f"speak protocol {PROTO}, or update waitbus", [PROTO])
+    if frame.get("envelope", "diffs") != "diffs":
+        raise WireError("envelope is not 'diffs'")
+    since = frame.get("since")
+    if since is not None and not is_ulid(since):
+        raise WireError("since is no ULID")
+    filters = _text_list(frame, "filters")
+    if len(filters) > MAX_FILTERS or not all(_FILTER.fullmatch(item) for item in filters):
+        raise WireError("filters are not owner/repo, owner/* or *")
+    nodes = [
+        _filter_node(filters),
+        _types_node(_text_list(frame, "event_types")),
+        _match_node(frame.get("match")),
+    ]
+    return Subscription(since, _conjunction(nodes), frame.get("caught_up") is True)
+
+
+def _text_list(frame: Mapping[str, Any], key: str) -> list[str]:
+    value = frame.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise WireError(f"{key} is no list of text")
+    return value
+
+
+def _filter_node(filters: Iterable[str]) -> dict[str, Any] | None:
+    nodes = []
+    for item in filters:
+        if item == "*":
+            return None
+        owner, repo = item.split("/")
+        leaf = {"key": "owner", "op": "eq", "value": owner}
+        nodes.append(leaf if repo == "*" else {"all": [leaf, {"key": "repo", "op": "eq", "value": repo}]})
+    return {"any": nodes} if nodes else None
+
+
+def _types_node(types: Iterable[str]) -> dict[str, Any] | None:
+    nodes = [{"key": "event_type", "op": "eq", "value": item} for item in dict.fromkeys(types)]
+    return {"any": nodes} if nodes else None
+
+
+def _match_node(match: object) -> dict[str, Any] | None:
+    if match is None:
+        return None
+    try:
+        return Predicate.from_object(match).as_object
+    except PredicateError as error:
+        raise Rejected("match", str(error)) from None
+
+
+def _conjunction(nodes: Iterable[dict[str, Any] | None]) -> Predicate | None:
+    """One predicate of checked nodes: not `from_object`, whose budgets are the peer's `match` alone."""
+    present = [node for node in nodes if node is not None]
+    if not present:
+        return None
+    return Predicate(present[0] if len(present) == 1 else {"all": present})
+
+
+def subscribe_frame(
+    *,
+    since: str | None = None,
+    match: Predicate | None = None,
+    filters: Iterable[str] = (),
+    event_types: Iterable[str] = (),
+    caught_up: bool = False,
+) -> dict[str, Any]:
+    """The first frame a client sends. `caught_up` asks for one marked heartbeat where replay ends."""
+    frame: dict[str, Any] = {"proto": PROTO}
+    if filters:
+        frame["filters"] = list(filters)
+    if event_types:
+        frame["event_types"] = list(event_types)
+    if since is not None:
+        frame["since"] = since
+    if match is not None:
+        frame["match"] = match.as_object
+    if caught_up:
+        frame["caught_up"] = True
+    return frame
+
+
+def ack_frame(caught_up_at: str | None) -> dict[str, Any]:
+    """Always the first answer. `caught_up_at`: the event up to which frames are replay; None without `since`."""
+    return {
+        "proto": PROTO,
+        "caught_up_at": caught_up_at,
+        "heartbeat_sec": HEARTBEAT_SEC,
+        "max_frame_bytes": MAX_FRAME_BYTES,
+        "features": list(FEATURES),
+        "kind": "subscribe_ack",
+    }
+
+
+def heartbeat_frame(ts: int, uptime_sec: int, *, caught_up: bool = False) -> dict[str, Any]:
+    """`ts` in seconds since the epoch. `caught_up` marks the end of replay for a subscriber that asked for it."""
+    frame: dict[str, Any] = {"ts": ts, "uptime_sec": uptime_sec}
+    if caught_up:
+        frame["caught_up"] = True
+    frame["kind"] = "daemon_heartbeat"
+    return frame
+
+
+def truncated_frame(event_id: str, correlation_id: str | None) -> dict[str, Any]:
+    """Stands for an event whose frame would pass the cap: it is fetched from the store by its id."""
+    return {
+        "event_id": event_id,
+        "reason": "frame_too_large",
+        "correlation_id": correlation_id,
+        "max_frame_bytes": MAX_FRAME_BYTES,
+        "kind": "truncated",
+    }
+
+
+def lag_frame() -> dict[str, Any]:
+    """The last word to a subscriber evicted for lag."""
+    return Rejected("lag_limit_exceeded", "reconnect with since set to the last event_id you saw").frame
+
+
+def encode_event(frame: Mapping[str, Any]) -> bytes:
+    """An event frame as bytes; past the cap, the `truncated` frame that stands for it."""
+    try:
+        return encode(frame)
+    except WireError:
+        correlation = frame["fields"].get("msg_correlation_id")
+        return encode(truncated_frame(frame["event_id"], correlation if isinstance(correlation, str) else None))

@@ -1,0 +1,202 @@
+"""Fixtures: a private bus for each test, a real hub process on it, and a raw peer that speaks the wire by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from waitbus import settings as settings_module
+from waitbus.settings import Settings
+
+PATIENCE = 20.0  # seconds a test waits for something that should come at once; reaching it is a failure
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def bus_dir() -> Iterator[Path]:
+    """A short private directory: AF_UNIX paths are short, pytest's own are not."""
+    path = Path(tempfile.mkdtemp(prefix="wb-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(bus_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a private bus; the environment points there, too, for this process and its children."""
+    for name in list(os.environ):
+        if name.startswith(("WAITBUS_", "XDG_", "LISTEN_", "NOTIFY_", "WATCHDOG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("WAITBUS_STATE_DIR", str(bus_dir / "state"))
+    monkeypatch.setenv("WAITBUS_RUNTIME_DIR", str(bus_dir / "run"))
+    monkeypatch.setenv("WAITBUS_CONFIG", str(bus_dir / "config.toml"))
+    monkeypatch.setenv("WAITBUS_AUTOSTART", "0")
+    return settings_module.load()
+
+
+class HubProcess:
+    """A hub in a process of its own. `start` returns when it listens; whatever it said is in `stderr_path`."""
+
+    def __init__(self, settings: Settings, stderr_path: Path) -> None:
+        self.settings = settings
+        self.stderr_path = stderr_path
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> HubProcess:
+        reader, writer = os.pipe()
+        with self.stderr_path.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "waitbus", "serve", "hub", "--ready-fd", str(writer), *options],
+                pass_fds=[writer],
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+        os.close(writer)
+        with os.fdopen(reader, "rb") as ready:
+            assert select.select([ready], [], [], PATIENCE)[0], "the hub did not get ready"
+            assert ready.read() == b"ready\n", self.stderr
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def stderr(self) -> str:
+        return self.stderr_path.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, give the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def unstarted_hub(settings: Settings, bus_dir: Path) -> Iterator[HubProcess]:
+    process = HubProcess(settings, bus_dir / "hub.stderr")
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def hub(unstarted_hub: HubProcess) -> HubProcess:
+    return unstarted_hub.start()
+
+
+class Peer:
+    """A client written from the contract alone: raw bytes on the broadcast socket."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(settings.broadcast_socket)
+        self._file = self.socket.makefile("rb")
+
+    def send(self, frame: dict[str, Any] | bytes) -> None:
+        body = frame if isinstance(frame, bytes) else json.dumps(frame).encode()
+        self.socket.sendall(len(body).to_bytes(4, "big") + body)
+
+    def read(self) -> dict[str, Any] | None:
+        """The next frame; None at a clean end of stream."""
+        header = self._file.read(4)
+        if not header:
+            return None
+        body = self._file.read(int.from_bytes(header, "big"))
+        frame: dict[str, Any] = json.loads(body)
+        return frame
+
+    def event(self) -> dict[str, Any]:
+        """The next event frame; anything but a heartbeat in between fails."""
+        while (frame := self.read()) is not None:
+            if frame["kind"] == "event":
+                return frame
+            assert frame["kind"] == "daemon_heartbeat", frame
+        raise AssertionError("the stream ended")
+
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def peer(settings: Settings) -> Iterator[Callable[..., Peer]]:
+    """Makes peers; with a first frame, subscribes with it and checks the ack."""
+    peers: list[Peer] = []
+
+    def make(first: dict[str, Any] | None = None) -> Peer:
+        made = Peer(settings)
+        peers.append(made)
+        if first is not None:
+            made.send(first)
+            ack = made.read()
+            assert ack is not None
+            assert ack["kind"] == "subscribe_ack"
+        return made
+
+    yield make
+    for made in peers:
+        made.close()
+
+
+class Cli:
+    """Runs the command line in child processes of this interpreter."""
+
+    def __init__(self) -> None:
+        self.children: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *argv: str, stdin: str | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        return subprocess.run(
+            [sys.executable, "-m", "waitbus", *argv],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            env={**os.environ, **environ},
+        )
+
+    def spawn(self, *argv: str, pass_fds: tuple[int, ...] = (), **environ: str) -> subprocess.Popen[str]:
+        """Start and go on; killed at the end of the test if it still runs."""
+        child = subprocess.Popen(
+            [sys.executable, "-m", "waitbus", *argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=pass_fds,
+            env={**os.environ, **environ},
+        )
+        self.children.append(child)
+        return child
+
+    def close(self) -> None:
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+            child.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture
+def cli(settings: Settings) -> Iterator[Cli]:
+    runner = Cli()
+    yield runner
+    runner.close()
