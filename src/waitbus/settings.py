@@ -1,0 +1,381 @@
+"""Where things are and how they behave: `WAITBUS_*`, then `config.toml`, then the defaults.
+
+Loading touches no directory and imports `tomllib` only when there is a file to read: every verb pays for this file.
+A place is used only when it is ours alone; otherwise it is refused by its name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from waitbus.event import WaitbusError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Never
+
+DAY_S = 86_400
+MIB = 1 << 20
+MACOS = sys.platform == "darwin"
+# The kernel's room for an AF_UNIX address, less the final zero.
+SOCKET_PATH_BYTES = 103 if MACOS else 107
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "k": 1 << 10,
+    "kib": 1 << 10,
+    "kb": 1000,
+    "m": 1 << 20,
+    "mib": 1 << 20,
+    "mb": 1000**2,
+    "g": 1 << 30,
+    "gib": 1 << 30,
+    "gb": 1000**3,
+    "t": 1 << 40,
+    "tib": 1 << 40,
+    "tb": 1000**4,
+}
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+_LARGEST = (1 << 63) - 1
+
+
+class SettingsError(WaitbusError):
+    """A setting that cannot be read, or a place that is not ours alone: what to change, or the command to run."""
+
+
+class Settings:
+    """Every path and every limit, resolved. Made by `load`; by convention nobody writes to it afterwards.
+
+    Durations are whole seconds, sizes bytes. `max_age_s`, `max_bytes` of 0 and `max_rows` of None set no limit.
+    """
+
+    __slots__ = (
+        "autostart",
+        "autostart_lock",
+        "bell_socket",
+        "broadcast_socket",
+        "config_path",
+        "db_path",
+        "doorbell_socket",
+        "durability",
+        "hub_lock",
+        "hub_log",
+        "idle_exit_s",
+        "max_age_s",
+        "max_bytes",
+        "max_rows",
+        "queue_bytes",
+        "retention",
+        "runtime_dir",
+        "state_dir",
+    )
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.config_path = config = _place(environ, "WAITBUS_CONFIG", _config_home(environ), "config.toml")
+        self.state_dir = state = _place(environ, "WAITBUS_STATE_DIR", _state_home(environ), "")
+        self.runtime_dir = runtime = _place(environ, "WAITBUS_RUNTIME_DIR", _runtime_home(environ), "")
+        self.db_path = _place(environ, "WAITBUS_DB", state, "waitbus.db")
+        self.broadcast_socket = _place(environ, "WAITBUS_BROADCAST_SOCKET", runtime, "broadcast.sock")
+        self.doorbell_socket = _place(environ, "WAITBUS_DOORBELL_SOCKET", runtime, "doorbell.sock")
+        self.bell_socket = os.path.join(os.path.dirname(self.doorbell_socket), "bell.sock")
+        self.hub_lock = os.path.join(state, "hub.lock")
+        self.hub_log = os.path.join(state, "hub.log")
+        self.autostart_lock = os.path.join(runtime, "autostart.lock")
+        _check_address(environ, "WAITBUS_BROADCAST_SOCKET", self.broadcast_socket)
+        _check_address(environ, "WAITBUS_DOORBELL_SOCKET", self.doorbell_socket)
+        self.durability = "process"
+        self.retention = True
+        self.max_age_s = 30 * DAY_S
+        self.max_bytes = 1 << 30
+        self.max_rows: int | None = None
+        self.queue_bytes = 4 * MIB
+        self.idle_exit_s = 600
+        self.autostart = True
+        _read_config(self, config)
+        switch = environ.get("WAITBUS_AUTOSTART")
+        if switch:
+            self.autostart = _env_switch("WAITBUS_AUTOSTART", switch)
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from an environment (default: the process's) and the config file it points to.
+
+    Raises `SettingsError` for a value or key that is not known, naming the file, the key and the right form.
+    """
+    return Settings(os.environ if environ is None else environ)
+
+
+def _place(environ: Mapping[str, str], variable: str, parent: str, name: str) -> str:
+    value = environ.get(variable) or os.path.join(parent, name)
+    if "\0" in value:
+        raise SettingsError(f"{variable or name} holds a zero byte: set it to a path")
+    return os.path.abspath(value)
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    return environ.get("HOME") or os.path.expanduser("~")
+
+
+def _xdg(environ: Mapping[str, str], variable: str) -> str | None:
+    """An XDG directory; the specification says to ignore one that is not absolute."""
+    value = environ.get(variable)
+    return value if value and os.path.isabs(value) else None
+
+
+def _config_home(environ: Mapping[str, str]) -> str:
+    return os.path.join(_xdg(environ, "XDG_CONFIG_HOME") or os.path.join(_home(environ), ".config"), "waitbus")
+
+
+def _state_home(environ: Mapping[str, str]) -> str:
+    if MACOS:
+        return os.path.join(_home(environ), "Library", "Application Support", "waitbus")
+    return os.path.join(_xdg(environ, "XDG_STATE_HOME") or os.path.join(_home(environ), ".local", "state"), "waitbus")
+
+
+def _runtime_home(environ: Mapping[str, str]) -> str:
+    if MACOS:
+        return os.path.join(os.confstr("CS_DARWIN_USER_TEMP_DIR") or "/tmp", "waitbus")  # noqa: S108
+    base = _xdg(environ, "XDG_RUNTIME_DIR")
+    # In /tmp the name is anybody's to take: `ensure_private_dir` refuses it when somebody did.
+    return os.path.join(base, "waitbus") if base else f"/tmp/waitbus-{os.geteuid()}"  # noqa: S108
+
+
+def _check_address(environ: Mapping[str, str], variable: str, path: str) -> None:
+    size = len(os.fsencode(path))
+    if size > SOCKET_PATH_BYTES:
+        fix = variable if environ.get(variable) else "WAITBUS_RUNTIME_DIR"
+        raise SettingsError(
+            f"{path} has {size} bytes, a socket's path at most {SOCKET_PATH_BYTES}: set {fix} to a shorter path"
+        )
+
+
+# The config file.
+
+
+def _read_config(settings: Settings, path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    import tomllib
+
+    try:
+        config = tomllib.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path} is no TOML: {error}") from None
+    for section, table in config.items():
+        known = _CONFIG.get(section)
+        if known is None:
+            raise SettingsError(f"{path}: unknown section [{section}]; known: {', '.join(_CONFIG)}")
+        if not isinstance(table, dict):
+            raise SettingsError(f"{path}: {section} is a section: write [{section}]")
+        for key, value in table.items():
+            if key not in known:
+                raise SettingsError(f"{path}: unknown key {key!r} in [{section}]; known: {', '.join(known)}")
+            attribute, read, form = known[key]
+            try:
+                setattr(settings, attribute, read(value))
+            except (SettingsError, _FormError):
+                raise SettingsError(f"{path}: [{section}] {key} takes {form}, not {value!r}") from None
+
+
+class _FormError(Exception):
+    """A value of the wrong form; `_read_config` says which one is right."""
+
+
+def _wrong() -> Never:
+    raise _FormError
+
+
+def _switch(value: object) -> bool:
+    return value if isinstance(value, bool) else _wrong()
+
+
+def _durability(value: object) -> str:
+    return value if isinstance(value, str) and value in ("process", "power-loss") else _wrong()
+
+
+def _duration(value: object) -> int:
+    if isinstance(value, str):
+        value = int(parse_duration(value))
+    return value if type(value) is int and 0 <= value <= 1 << 33 else _wrong()
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str):
+        value = parse_size(value)
+    return value if type(value) is int and 0 <= value <= _LARGEST else _wrong()
+
+
+def _queue(value: object) -> int:
+    size = _size(value)
+    return size if size >= 2 * 65_536 else _wrong()
+
+
+def _rows(value: object) -> int | None:
+    count = _size(value)
+    return count or None
+
+
+_FORM_DURATION = 'a duration such as "30d" or whole seconds (0: no limit)'
+_FORM_SIZE = 'a size such as "1GiB" or bytes (0: no limit)'
+_FORM_SWITCH = "true or false"
+_CONFIG: dict[str, dict[str, tuple[str, Callable[[object], Any], str]]] = {
+    "store": {
+        "durability": ("durability", _durability, '"process" or "power-loss"'),
+        "retention": ("retention", _switch, _FORM_SWITCH),
+        "max_age": ("max_age_s", _duration, _FORM_DURATION),
+        "max_bytes": ("max_bytes", _size, _FORM_SIZE),
+        "max_rows": ("max_rows", _rows, "a whole number of events (0: no limit)"),
+    },
+    "hub": {
+        "queue_bytes": ("queue_bytes", _queue, 'a size such as "4MiB", at least "128KiB"'),
+        "idle_exit": ("idle_exit_s", _duration, 'a duration such as "10m" or whole seconds'),
+    },
+    "client": {
+        "autostart": ("autostart", _switch, _FORM_SWITCH),
+    },
+}
+
+
+def _env_switch(variable: str, value: str) -> bool:
+    word = value.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise SettingsError(f"{variable} takes 1 or 0, not {value!r}")
+
+
+# Durations and sizes.
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `5m`, `2h`, `1d`, `500ms`, `1h30m`; finite and not negative, else `SettingsError`."""
+    rest = text.strip().lower()
+    total = 0.0
+    bare = False
+    while rest and not bare:
+        number, rest = _split(rest, "0123456789.")
+        unit, rest = _split(rest, "abcdefghijklmnopqrstuvwxyz")
+        bare = not unit
+        try:
+            total += float(number) * _DURATION_UNITS[unit or "s"]
+        except (ValueError, KeyError):
+            rest = "?"
+            break
+    if rest or not text.strip() or (bare and _split(text.strip(), "0123456789.")[1]) or total > 1e12:
+        raise SettingsError(f"{text!r} is no duration: write 90, 90s, 5m, 2h, 1d, 500ms or 1h30m")
+    return total
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `1048576`, `500MB` (decimal), `1GiB` or `1G` (binary). Raises `SettingsError`."""
+    number, unit = _split(text.strip().lower(), "0123456789.")
+    try:
+        size = float(number) if "." in number else int(number)
+        total = int(size * _SIZE_UNITS[unit.strip()])
+    except (ValueError, KeyError, OverflowError):
+        total = -1
+    if not 0 <= total <= _LARGEST:
+        raise SettingsError(f"{text!r} is no size: write 1048576, 500MB or 1GiB")
+    return total
+
+
+def _split(text: str, alphabet: str) -> tuple[str, str]:
+    """The longest beginning of `text` made of `alphabet`, and the rest."""
+    rest = text.lstrip(alphabet)
+    return text[: len(text) - len(rest)], rest
+
+
+# Places that must be ours alone.
+
+
+def ensure_private_dir(path: str) -> None:
+    """Make `path` and what is missing above it, 0700; refuse what is there when it is not a directory of ours alone.
+
+    Raises `SettingsError` with the path and the command that mends it.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        _make_dirs(path)
+        found = os.lstat(path)
+    except OSError as error:
+        raise SettingsError(f"cannot look at {path}: {error.strerror}") from None
+    mode = found.st_mode
+    if stat.S_ISLNK(mode):
+        raise SettingsError(
+            f"{path} is a symbolic link: use the directory itself, or remove the link: rm {quote(path)}"
+        )
+    if not stat.S_ISDIR(mode):
+        raise SettingsError(f"{path} is not a directory: move it away: mv {quote(path)} {quote(path + '.old')}")
+    check_owner(path, found)
+    if mode & 0o077:
+        raise SettingsError(
+            f"{path} is open to other users (mode {stat.S_IMODE(mode):04o}): run chmod 700 {quote(path)}"
+        )
+
+
+def _make_dirs(path: str) -> None:
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        parent = os.path.dirname(path)
+        if parent == path:
+            break
+        path = parent
+    for path in reversed(missing):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:  # another process was quicker; what it made is checked like any other
+            continue
+        except OSError as error:
+            raise SettingsError(f"cannot make the directory {path}: {error.strerror}") from None
+
+
+def check_owner(path: str, found: os.stat_result) -> None:
+    """Raise `SettingsError` when `path`, whose `lstat` is `found`, belongs to another user."""
+    uid = os.geteuid()
+    if found.st_uid != uid:
+        raise SettingsError(
+            f"{path} belongs to user {found.st_uid}, not to you ({uid}): "
+            f"run chown {uid} {quote(path)} as root, or use another place"
+        )
+
+
+def check_private_socket(path: str) -> None:
+    """Check that `path` is a socket of ours that nobody else may connect to.
+
+    Raises ``FileNotFoundError`` when nothing is there, else `SettingsError` with the path and what to do.
+    """
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        raise SettingsError(f"cannot look at {path}: {error.strerror}") from None
+    mode = found.st_mode
+    if not stat.S_ISSOCK(mode):
+        raise SettingsError(f"{path} is not a socket: remove it: rm {quote(path)}")
+    check_owner(path, found)
+    if mode & 0o077:
+        raise SettingsError(
+            f"{path} is open to other users (mode {stat.S_IMODE(mode):04o}): run chmod 600 {quote(path)}"
+        )
+
+
+def quote(text: str) -> str:
+    """`text` as one word for a POSIX shell (`shlex` would bring `re` along)."""
+    if text and not text.strip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_"):
+        return text
+    return "'" + text.replace("'", "'\"'\"'") + "'"

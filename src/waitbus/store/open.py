@@ -1,0 +1,118 @@
+"""Opening the store: for a writer, which makes and migrates it, and for a reader, which changes nothing.
+
+Every way in which the file can be unusable ends here in one `StoreError`, before anything is written.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import sys
+
+from waitbus.settings import SettingsError, check_owner, ensure_private_dir, quote
+from waitbus.store import migrate
+from waitbus.store.errors import StoreError, explain, is_busy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from waitbus.settings import Settings
+
+__all__ = ["StoreError", "explain", "is_busy", "open_reader", "open_writer"]
+
+# With `durability = "process"` a commit reaches the kernel, with "power-loss" the disk.
+_SYNCHRONOUS = {"process": "NORMAL", "power-loss": "FULL"}
+
+
+def open_writer(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connection:
+    """A connection that may write, in autocommit mode; the store is made or migrated when it has to be.
+
+    `timeout` in seconds is SQLite's busy time-out. Any thread may use the connection, one at a time.
+    Raises `StoreError` or `SettingsError`.
+    """
+    path = settings.db_path
+    ensure_private_dir(settings.state_dir)
+    _check_directory(path, settings.state_dir)
+    _check_file(path, create=True)
+    conn = None
+    try:
+        conn = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+        if migrate.check(conn, path) < migrate.VERSION:
+            migrate.migrate(conn, path, timeout=timeout)
+        conn.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.durability]}")
+        if sys.platform == "darwin" and settings.durability == "power-loss":
+            conn.execute("PRAGMA fullfsync = ON")
+    except BaseException as error:
+        if conn is not None:
+            conn.close()
+        if isinstance(error, sqlite3.Error):
+            raise explain(error, path) from error
+        raise
+    return conn
+
+
+def open_reader(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connection:
+    """A connection that cannot write. Raises `StoreError`, also when there is no store yet."""
+    path = settings.db_path
+    _check_file(path, create=False)
+    # Not `urllib`: what a URI gives a meaning to is all that needs a disguise.
+    address = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    conn = None
+    try:
+        conn = sqlite3.connect(
+            f"file:{address}?mode=ro", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+        )
+        version = migrate.check(conn, path)
+        if version == 0:
+            raise _nothing_yet(path)
+        if version < migrate.VERSION:
+            raise StoreError(f"{path} has schema {version}, older than ours: run waitbus init")
+        conn.execute("PRAGMA query_only = ON")
+    except BaseException as error:
+        if conn is not None:
+            conn.close()
+        if isinstance(error, sqlite3.Error):
+            raise explain(error, path) from error
+        raise
+    return conn
+
+
+def _nothing_yet(path: str) -> StoreError:
+    return StoreError(f"no events yet: {path} does not exist; emit one (waitbus emit --help) or run waitbus init")
+
+
+def _check_directory(path: str, state_dir: str) -> None:
+    """A file put elsewhere by `WAITBUS_DB` must lie where nobody else can swap it."""
+    directory = os.path.dirname(path)
+    if directory == state_dir:
+        return
+    try:
+        found = os.stat(directory)
+    except OSError as error:
+        raise StoreError(f"cannot open {path}: {directory}: {error.strerror}") from None
+    check_owner(directory, found)
+    if found.st_mode & 0o022:
+        raise SettingsError(
+            f"{directory} can be written by other users (mode {stat.S_IMODE(found.st_mode):04o}): "
+            f"run chmod go-w {quote(directory)}"
+        )
+
+
+def _check_file(path: str, *, create: bool) -> None:
+    try:
+        if create and not os.path.lexists(path):
+            # SQLite gives its -wal and -shm files the mode of this one. Another process may be quicker: no O_EXCL.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise _nothing_yet(path) from None
+    except OSError as error:
+        raise StoreError(f"cannot open {path}: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreError(
+            f"{path} is not a file but a {'directory' if stat.S_ISDIR(found.st_mode) else 'special file'}: "
+            f"move it away: mv {quote(path)} {quote(path + '.old')}"
+        )
+    check_owner(path, found)
+    if found.st_mode & 0o022:
+        raise SettingsError(f"{path} can be written by other users: run chmod 600 {quote(path)}")
