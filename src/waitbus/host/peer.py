@@ -21,7 +21,8 @@ def peer_uid(connection: socket.socket) -> int:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         _pid, uid, _gid = struct.unpack("3i", raw)
         return int(uid)
-    return xucred_uid(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES))
+    else:
+        return xucred_uid(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES))
 
 
 def xucred_uid(raw: bytes) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-
 from waitbus.hub.session import CLOSED, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import asyncio
+    import socket
     from typing import Protocol
 
     from waitbus.predicate import Predicate

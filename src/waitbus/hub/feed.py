@@ -13,7 +13,7 @@ import time
 from waitbus.event import WaitbusError
 from waitbus.store import prune, read
 from waitbus.store.importer import import_v020
-from waitbus.store.open import explain, open_writer
+from waitbus.store.open import open_writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from waitbus.settings import Settings
+    from waitbus.store.prefilter import Condition
 
     Page = list[tuple[int, dict[str, Any]]]
 
@@ -46,41 +47,42 @@ class Feed:
         self._pruner: sqlite3.Connection | None = None
         self._prune_timer: asyncio.TimerHandle | None = None
 
-    def next_page(self, limit: int) -> Page:
-        """What was committed after the cursor, which moves past it. Empty also when the store cannot be read."""
-        page = self.page(self.cursor, limit, None)
+    def next_page(self, limit: int) -> Page | None:
+        """What was committed after the cursor, which moves past it; None when the store cannot be read."""
+        page = self.page(self.cursor, limit)
         if page:
             self.cursor = page[-1][0]
-        return page or []
+        return page
 
-    def page(self, after: int, limit: int, upto: int | None) -> Page | None:
+    def page(self, after: int, limit: int, upto: int | None = None, where: Condition | None = None) -> Page | None:
         """At most `limit` rows with `after < seq <= upto`, in commit order; None when the store cannot be read."""
         try:
-            return read.read_after(self._connection, after, limit, upto=upto)
-        except sqlite3.Error as error:
-            self._complain(explain(error, self._settings.db_path))
+            return read.read_after(self._connection, after, limit, upto=upto, where=where)
+        except (sqlite3.Error, WaitbusError) as error:
+            self._complain(error)
             return None
 
     def cursor_of(self, since: str) -> int:
         """The seq after which a replay from `since` starts; the live cursor when the store cannot be read."""
         try:
             return read.cursor_of(self._connection, since)
-        except sqlite3.Error as error:
-            self._complain(explain(error, self._settings.db_path))
+        except (sqlite3.Error, WaitbusError) as error:
+            self._complain(error)
             return self.cursor
 
     def newest_seq(self) -> int:
         """The seq of the newest row committed; the live cursor when the store cannot be read."""
         try:
             return max(read.last_seq(self._connection), self.cursor)
-        except sqlite3.Error as error:
-            self._complain(explain(error, self._settings.db_path))
+        except (sqlite3.Error, WaitbusError) as error:
+            self._complain(error)
             return self.cursor
 
-    def newest_id(self) -> str | None:
+    def id_at(self, seq: int) -> str | None:
+        """The event_id of the newest row at or before `seq`; None when there is none, or the store cannot be read."""
         try:
-            return read.event_id_at(self._connection, self.cursor)
-        except sqlite3.Error:
+            return read.event_id_at(self._connection, seq)
+        except (sqlite3.Error, WaitbusError):
             return None
 
     def changed(self) -> bool:

@@ -24,6 +24,7 @@ from waitbus.hub.feed import Feed
 from waitbus.hub.listen import HubLock, Listeners
 from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
 from waitbus.settings import ensure_private_dir
+from waitbus.store.prefilter import condition_of
 
 _ssl_loaded = "ssl" in sys.modules
 if not _ssl_loaded:
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 LIVE_PAGE = 500
 REPLAY_PAGE = 100
+# How many rows SQLite may pass over by itself in one turn: some milliseconds of everybody's time.
+REPLAY_SPAN = 10_000
 SWEEP_SEC = 1.0
 DRAIN_SEC = 2.0
 # A replaying subscriber gets its next page when less than this waits in its queue: a backlog of any size fits.
@@ -132,11 +135,12 @@ class Hub:
         self._awaiting.pop(connection, None)
         session = connection.session
         caught_up_at = None
+        session.horizon = self.feed.newest_seq()
         if subscription.since is None:
-            session.cursor = self.feed.newest_seq()  # what was committed before the subscription is past
+            session.cursor = session.horizon  # what was committed before the subscription is past
         else:
             session.cursor = self.feed.cursor_of(subscription.since)
-            caught_up_at = self.feed.newest_id() or subscription.since
+            caught_up_at = self.feed.id_at(session.horizon) or subscription.since
         session.push(wire.encode(wire.ack_frame(caught_up_at)))
         self._replay_turn(connection)
 
@@ -167,6 +171,10 @@ class Hub:
     def _deliver_page(self) -> bool:
         """Read one page and fan it out. True when there may be more."""
         page = self.feed.next_page(LIVE_PAGE)
+        if page is None:
+            return False
+        if not page:  # pruned rows leave nothing to read: what was the newest row is passed all the same
+            self.feed.cursor = max(self.feed.cursor, *(one.session.horizon for one in self._ahead), 0)
         for connection in self._fanout.deliver(frame for _seq, frame in page):
             self._settle(connection)
         while self._ahead:
@@ -200,26 +208,27 @@ class Hub:
     def _replay_turn(self, connection: Connection) -> None:
         """Read one page after the session's cursor; when it has all that live has read, join live in the same step."""
         session, goal = connection.session, self.feed.cursor
-        if session.cursor > goal:  # it wants only what comes after rows that live has not read yet
-            self._ahead.append(connection)
-            connection.flush()
-            self.pump()
-            return
         if session.cursor < goal:
-            page = self.feed.page(session.cursor, REPLAY_PAGE, goal)
+            predicate = connection.predicate
+            where = condition_of(predicate.as_object) if predicate else None
+            window = min(goal, session.cursor + REPLAY_SPAN) if where else goal
+            page = self.feed.page(session.cursor, REPLAY_PAGE, window, where)
             if page is None:  # the store cannot be read now: this subscriber comes back with its cursor
                 session.close()
                 connection.flush()
                 return
-            predicate = connection.predicate
             for _seq, frame in page:
                 if wants(predicate, frame):
                     session.push(wire.encode_event(frame))
-            session.cursor = page[-1][0] if len(page) == REPLAY_PAGE else goal
-        if session.cursor >= goal and session.state == REPLAY:
+            session.cursor = page[-1][0] if len(page) == REPLAY_PAGE else window
+        ready = session.state == REPLAY and session.cursor >= goal
+        if ready and goal >= session.horizon:
             self._go_live(connection)
         connection.flush()
-        if session.state == REPLAY and session.queued_bytes < REPLAY_AHEAD_BYTES:
+        if ready and session.state == REPLAY:  # live has not read yet what was committed when this one came
+            self._ahead.append(connection)
+            self.pump()
+        elif session.state == REPLAY and session.queued_bytes < REPLAY_AHEAD_BYTES:
             self._queue_replay(connection)
 
     def _go_live(self, connection: Connection) -> None:
@@ -243,7 +252,7 @@ class Hub:
 
     def _sweep(self) -> None:
         """Notice commits nobody rang for; keep the store small; leave when nobody is here."""
-        if self.feed.changed():
+        if self.feed.changed() or self._ahead:
             self.pump()
         self.feed.maintain(self._loop)
         if self._connections:

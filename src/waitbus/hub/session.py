@@ -29,6 +29,7 @@ class Session:
         "_limit",
         "_queue",
         "cursor",
+        "horizon",
         "queued_bytes",
         "state",
         "subscription",
@@ -39,6 +40,8 @@ class Session:
         self.subscription: Subscription | None = None
         # The seq up to which the store was read for this session while it replays.
         self.cursor = 0
+        # The newest seq when the subscription came: live begins no earlier than there.
+        self.horizon = 0
         self.queued_bytes = 0
         self._limit = limit_bytes
         self._decoder: wire.Decoder | None = wire.Decoder()

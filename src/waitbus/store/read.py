@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from waitbus.store.prefilter import Condition
+
 # What a row is read as, in this order; `_frame` unpacks it.
 _HEAD = ("seq", "event_id", "event_type", "owner", "repo", "received_at", "delivery_id", "summary", "fields_json")
 _ALWAYS = ("source", "ingest_method", "status", "conclusion")
@@ -31,7 +33,7 @@ _NAMES = (*_HEAD, *_ALWAYS, *_REST)
 _REST_AT = len(_HEAD) + len(_ALWAYS)
 _SELECT = "SELECT {} FROM events".format(", ".join(_NAMES))
 _AFTER = _SELECT + " WHERE seq > ? ORDER BY seq LIMIT ?"
-_BETWEEN = _SELECT + " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+_BETWEEN = _SELECT + " WHERE seq > ? AND seq <= ?{} ORDER BY seq LIMIT ?"
 
 # The types a row may have to be taken as it is.
 _TEXT: frozenset[type] = frozenset({str})
@@ -51,14 +53,23 @@ _SIGNATURES = 1024
 
 
 def read_after(
-    conn: sqlite3.Connection, seq: int, limit: int, *, upto: int | None = None
+    conn: sqlite3.Connection,
+    seq: int,
+    limit: int,
+    *,
+    upto: int | None = None,
+    where: Condition | None = None,
 ) -> list[tuple[int, dict[str, Any]]]:
     """At most `limit` events committed after `seq` (and none after `upto`), in commit order, as `(seq, event frame)`.
 
-    Raises `StoreError` when the file fails, never for what a row holds.
+    With `upto`, `where` of `prefilter.condition_of` passes over rows that cannot be wanted. Raises `StoreError` when the file fails, never for what a row holds.
     """
-    query, values = (_AFTER, (seq, limit)) if upto is None else (_BETWEEN, (seq, upto, limit))
-    return [(row[0], _frame(row)) for row in _rows(conn, query, values)]
+    if upto is None:
+        rows = _rows(conn, _AFTER, (seq, limit))
+    else:
+        sql, bound = (f" AND {where[0]}", where[1]) if where else ("", ())
+        rows = _rows(conn, _BETWEEN.format(sql), (seq, upto, *bound, limit))
+    return [(row[0], _frame(row)) for row in rows]
 
 
 def _rows(conn: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
