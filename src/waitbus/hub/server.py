@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -50,6 +51,8 @@ SWEEP_SEC = 1.0
 DRAIN_SEC = 2.0
 # A replaying subscriber gets its next page when less than this waits in its queue: a backlog of any size fits.
 REPLAY_AHEAD_BYTES = 256 * 1024
+# Enough for thousands of subscribers, and what macOS grants without asking the administrator.
+DESCRIPTORS = 10_240
 _ACCEPT_AT_ONCE = 64
 
 
@@ -317,6 +320,15 @@ async def _run(settings: Settings, idle_exit: float | None, ready_fd: int | None
     await hub.drain()
 
 
+def _allow_descriptors() -> None:
+    """Lift the soft limit on open files: 1,024, a shell's default, is a subscriber each and soon reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def serve(settings: Settings, *, idle_exit: float | None = None, ready_fd: int | None = None) -> int:
     """Run the hub until SIGTERM, SIGINT, or `idle_exit` seconds with nobody connected. Returns 0.
 
@@ -326,6 +338,7 @@ def serve(settings: Settings, *, idle_exit: float | None = None, ready_fd: int |
     ensure_private_dir(settings.state_dir)
     ensure_private_dir(settings.runtime_dir)
     lock = HubLock(settings.hub_lock)
+    _allow_descriptors()
     try:
         asyncio.run(_run(settings, idle_exit, ready_fd))
     finally:
