@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from configparser import ConfigParser
 from email.parser import Parser
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) 
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {"waitbus", info}
     assert {"waitbus/__init__.py", "waitbus/py.typed", f"{info}/licenses/LICENSE"} <= set(names)
-    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
-    assert sources <= set(names)
-    assert not [name for name in names if "__pycache__" in name]
+    source = ROOT / "src"
+    wanted = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    wanted = {name for name in wanted if "__pycache__" not in name}
+    assert {name for name in names if name.startswith("waitbus/")} == wanted
 
 
 def test_the_wheel_is_at_most_250_kilobytes(built: tuple[Path, Path]) -> None:
@@ -101,6 +103,17 @@ def test_the_wheel_needs_nothing_at_run_time(built: tuple[Path, Path]) -> None:
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.11"
     assert project()["project"]["dependencies"] == []
+
+
+def test_the_wheel_registers_the_command_and_the_pytest_plugin(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[0]) as archive:
+        text = archive.read(f"waitbus-{waitbus.__version__}.dist-info/entry_points.txt").decode()
+    entries = ConfigParser()
+    entries.read_string(text)
+    assert {section: dict(entries[section]) for section in entries.sections()} == {
+        "console_scripts": {"waitbus": "waitbus.cli.main:main"},
+        "pytest11": {"waitbus": "waitbus.sources.pytest_plugin"},
+    }
 
 
 def test_a_build_is_the_same_bytes_whatever_the_umask_and_the_file_times(
@@ -170,9 +183,8 @@ def test_what_is_installed_beside_the_lock_is_pinned_by_hash(name: str) -> None:
     assert {f"{line} \\" for line in wanted if line and not line.startswith("#")} <= set(pinned.splitlines())
     assert "://" not in pinned
     for requirement in pinned.replace("\\\n", "").splitlines():
-        assert re.fullmatch(r"[\w.-]+==\S+ (; [^#]+ )?( *--hash=sha256:[0-9a-f]{64})+", requirement), (
-            requirement
-        )
+        pin = re.fullmatch(r"[\w.-]+==\S+ (; [^#]+ )?( *--hash=sha256:[0-9a-f]{64})+", requirement)
+        assert pin, requirement
 
 
 @in_checkout
