@@ -1,0 +1,172 @@
+"""The command line's front door: a table of verbs. Only the one verb's file is imported; start-up is a budget.
+
+Here every error becomes one line on standard error, a broken pipe a quiet end, and Ctrl-C the exit code 130.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from waitbus.event import WaitbusError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+USAGE = 2
+
+# Verb and what it does, in a line, grouped as the overview shows them. The file is named as the verb.
+GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "Wait",
+        (
+            ("wait", "block until an event matches; the exit code is the answer"),
+            ("on", "run a command on each event that matches"),
+        ),
+    ),
+    (
+        "Tell",
+        (
+            ("emit", "write one event from flags, or many from JSON lines"),
+            ("run", "run a command, and tell the bus how it ended"),
+        ),
+    ),
+    (
+        "Look",
+        (
+            ("tail", "print events as they come"),
+            ("replay", "print events of the past"),
+            ("events", "ask the store in SQL, read-only"),
+            ("status", "say whether the bus is well"),
+            ("stats", "count what is in the store"),
+        ),
+    ),
+    (
+        "Keep",
+        (
+            ("init", "make the directories, the store and a config file"),
+            ("serve", "run the hub in the foreground"),
+            ("prune", "make the store smaller, by age, size or count"),
+            ("completion", "print the completion script of a shell"),
+            ("demo", "see it work, on a bus of its own"),
+        ),
+    ),
+)
+VERBS: dict[str, str] = {verb: summary for _, verbs in GROUPS for verb, summary in verbs}
+
+EXAMPLES = """\
+Examples:
+  waitbus wait --source pytest --match 'conclusion="failure"' --timeout 10m
+  waitbus run --name build -- make -j8
+  waitbus emit --source agent --event-type agent_message --summary 'schema is done'
+"""
+# What 0.2.0 called by other names.
+_OLD_NAMES = ("broadcast", "listener", "read-events", "db-prune", "migrate")
+
+
+class UsageError(WaitbusError):
+    """Words that no verb understands."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb on `argv` (default: the process's own) and give its exit code."""
+    if sys.stdout is None:  # started with it closed
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+    code = _guarded(list(sys.argv[1:] if argv is None else argv))
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _mute(error) or code
+    return code
+
+
+def _guarded(words: list[str]) -> int:
+    try:
+        return _dispatch(words)
+    except WaitbusError as error:
+        sys.stderr.write(f"waitbus: {error}\n")
+        return USAGE
+    except BrokenPipeError as error:  # who read our output has seen enough
+        return _mute(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _mute(error: OSError) -> int:
+    """Standard output takes no more: what is still buffered must not raise again when the interpreter ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    if isinstance(error, BrokenPipeError):
+        return 0
+    sys.stderr.write(f"waitbus: cannot write to standard output: {error.strerror}\n")
+    return USAGE
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help") or words == ["help"]:
+        sys.stdout.write(overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from waitbus import __version__
+
+        sys.stdout.write(f"waitbus {__version__}\n")
+        return 0
+    verb, *rest = _renamed(words)
+    if verb not in VERBS:
+        raise UsageError(_unknown(verb))
+    from importlib import import_module
+
+    module = import_module(f"waitbus.cli.{verb}")
+    from waitbus.cli.parser import make_parser
+
+    code: int = module.run(make_parser(verb, VERBS[verb], module).parse_args(rest))
+    return code
+
+
+def _renamed(words: list[str]) -> list[str]:
+    """`words` with what 0.2.0 called by another name put as we call it."""
+    verb, rest = words[0], words[1:]
+    if verb == "help":
+        return [rest[0], "--help"]
+    if verb not in _OLD_NAMES:
+        return words
+    if verb == "db-prune":
+        return ["prune", "--dry-run", *rest]
+    if verb == "migrate":
+        return ["init", "--store-only", *["--dry-run" if word == "--status" else word for word in rest]]
+    match (verb, *rest[:1]):
+        case ("broadcast", "serve"):
+            return ["serve", "hub", *rest[1:]]
+        case ("read-events", "list"):
+            return ["replay", *rest[1:]]
+        case ("read-events", "watch"):
+            return ["tail", *rest[1:]]
+        case ("listener", "serve"):
+            raise UsageError("the webhook listener is not part of this release: run the hub alone, waitbus serve hub")
+    words_of = {"read-events": "list or watch"}
+    raise UsageError(f"waitbus {verb} takes {words_of.get(verb, 'serve')}; see waitbus --help")
+
+
+def _unknown(verb: str) -> str:
+    from difflib import get_close_matches
+
+    from waitbus.event import one_line
+
+    near = get_close_matches(verb, VERBS, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"there is no verb {one_line(verb, 40)!r}; {hint}see waitbus --help"
+
+
+def overview() -> str:
+    """What stands behind `waitbus --help`."""
+    lines = [
+        "waitbus: a workstation-local event bus. A blocked shell wakes when something happens.",
+        "",
+        "Usage: waitbus VERB [OPTION...]    waitbus VERB --help says more, with examples",
+    ]
+    for title, verbs in GROUPS:
+        lines += ["", f"{title}:", *[f"  {verb:<11} {summary}" for verb, summary in verbs]]
+    return "\n".join([*lines, "", EXAMPLES])

@@ -1,0 +1,40 @@
+"""`waitbus serve`: the daemon in the foreground, until SIGTERM or Ctrl-C. What it does is `hub.server`'s to know."""
+
+from __future__ import annotations
+
+from waitbus.settings import load, parse_duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+_EPILOG = """\
+Examples:
+  waitbus serve                       run the hub until Ctrl-C
+  waitbus serve hub --idle-exit 10m   leave when nobody was connected for ten minutes
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags and help."""
+    parser.description = (
+        "Run the hub in the foreground: it wakes on every commit and sends each event to the subscribers it matches.\n"
+        "Clients start one by themselves when none runs; a second one for the same state directory is refused."
+    )
+    parser.epilog = _EPILOG
+    parser.add_argument("component", nargs="?", choices=["hub"], default="hub", help="what to run (default: hub)")
+    parser.add_argument(
+        "--idle-exit", metavar="DURATION", help="leave when nobody was connected for so long (default: stay)"
+    )
+    parser.add_argument(
+        "--ready-fd", metavar="N", type=int, help="write one line to this descriptor when it listens, then close it"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve to the end; 0 after SIGTERM, Ctrl-C or the idle time."""
+    idle = None if args.idle_exit is None else parse_duration(args.idle_exit)
+    settings = load()
+    from waitbus.hub.server import serve
+
+    return serve(settings, idle_exit=idle, ready_fd=args.ready_fd)
