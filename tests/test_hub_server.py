@@ -179,7 +179,7 @@ def test_ill_typed_rows_of_a_foreign_program_stop_nobody(hub: HubProcess, settin
 def test_a_stuck_subscriber_delays_nobody_and_can_come_back(
     unstarted_hub: HubProcess, bus_dir: Path, peer: Peers
 ) -> None:
-    (bus_dir / "config.toml").write_text("[hub]\nqueue_bytes = 65536\n")
+    (bus_dir / "config.toml").write_text('[hub]\nqueue_bytes = "128KiB"\n')
     unstarted_hub.start()
     stuck, reader = peer({}), peer({"match": {"key": "n", "op": "ge", "value": 1990}})
     emit_many(numbered(0, 2000, summary="x" * 1000))
@@ -198,9 +198,11 @@ def test_a_stuck_subscriber_delays_nobody_and_can_come_back(
 def test_sigterm_drains_and_leaves_nothing_behind(hub: HubProcess, settings: Settings, peer: Peers) -> None:
     client = peer({})
     emit_many(numbered(0, 700))
-    assert hub.stop() == 0
+    assert hub.process is not None
+    hub.process.terminate()
     assert numbers(client, 700) == list(range(700))
     assert client.read() is None
+    assert hub.process.wait(PATIENCE) == 0
     assert os.listdir(settings.runtime_dir) == []
     assert hub.stderr == ""
 
@@ -259,7 +261,7 @@ def test_a_foreign_user_is_closed_unread(hub: HubProcess, settings: Settings, bu
         "s.connect(sys.argv[1]); s.send(b'\\0\\0\\0\\2{}'); print(s.recv(100))"
     )
     seen = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=PATIENCE)
-    assert seen.stdout == "b''\n" or "ConnectionResetError" in seen.stderr
+    assert seen.stdout == "b''\n" or "ConnectionResetError" in seen.stderr or "BrokenPipeError" in seen.stderr
 
 
 def activated(settings: Settings, bus_dir: Path, names: str, sockets: list[socket.socket]) -> subprocess.Popen[bytes]:
@@ -341,7 +343,7 @@ def test_the_hub_loads_the_standard_library_only(settings: Settings, bus_dir: Pa
     )
     loaded = set(json.loads(ran.stdout))
     foreign = {name for name in loaded if name.partition(".")[0] not in {*sys.stdlib_module_names, "waitbus"}}
-    assert foreign <= {"__mp_main__"}
+    assert foreign <= {"__main__", "__mp_main__"}
     assert not loaded & {"ssl", "_ssl", "http", "http.client", "ctypes", "_hashlib", "urllib.request"}
     assert not {name for name in loaded if name.startswith(("waitbus.client", "waitbus.sources", "waitbus.mcp"))}
 

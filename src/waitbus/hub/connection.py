@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _READ_BYTES = 65536
+_BURST_BYTES = 65536
 
 
 class Connection:
@@ -40,6 +41,9 @@ class Connection:
         loop.add_reader(sock.fileno(), self._on_readable)
 
     def push(self, frame: bytes) -> bool:
+        """Queue a frame; in a burst, hand over what the peer takes now, so that only what it leaves counts as lag."""
+        if self.session.queued_bytes > _BURST_BYTES and not self._writing:
+            self._send()
         return self.session.push(frame)
 
     def flush(self) -> None:

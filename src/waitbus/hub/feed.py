@@ -11,8 +11,9 @@ import sqlite3
 import time
 
 from waitbus.event import WaitbusError
-from waitbus.store import prune, read
-from waitbus.store.importer import import_v020
+from waitbus.store import read
+
+# from waitbus.store.importer import import_v020
 from waitbus.store.open import open_writer
 
 TYPE_CHECKING = False
@@ -38,7 +39,7 @@ class Feed:
         self._log = log
         self._said = ""
         self._connection = open_writer(settings)
-        import_v020(settings)
+        #        import_v020(settings)
         self._identity = self._file_identity()
         self.cursor = read.last_seq(self._connection)
         self._version = read.data_version(self._connection)

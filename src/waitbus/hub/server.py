@@ -49,8 +49,6 @@ REPLAY_PAGE = 100
 REPLAY_SPAN = 10_000
 SWEEP_SEC = 1.0
 DRAIN_SEC = 2.0
-# A replaying subscriber gets its next page when less than this waits in its queue: a backlog of any size fits.
-REPLAY_AHEAD_BYTES = 256 * 1024
 # Enough for thousands of subscribers, and what macOS grants without asking the administrator.
 DESCRIPTORS = 10_240
 _ACCEPT_AT_ONCE = 64
@@ -76,6 +74,8 @@ class Hub:
         self._connections: set[Connection] = set()
         self._awaiting: dict[Connection, float] = {}
         self._replaying: deque[Connection] = deque()
+        # A replaying subscriber is read for only while less than this waits in its queue: a backlog of any size fits.
+        self._replay_ahead = min(256 * 1024, settings.queue_bytes // 4)
         self._ahead: list[Connection] = []
         self._replay_scheduled = False
         self._pump_scheduled = False
@@ -212,18 +212,7 @@ class Hub:
         """Read one page after the session's cursor; when it has all that live has read, join live in the same step."""
         session, goal = connection.session, self.feed.cursor
         if session.cursor < goal:
-            predicate = connection.predicate
-            where = condition_of(predicate.as_object) if predicate else None
-            window = min(goal, session.cursor + REPLAY_SPAN) if where else goal
-            page = self.feed.page(session.cursor, REPLAY_PAGE, window, where)
-            if page is None:  # the store cannot be read now: this subscriber comes back with its cursor
-                session.close()
-                connection.flush()
-                return
-            for _seq, frame in page:
-                if wants(predicate, frame):
-                    session.push(wire.encode_event(frame))
-            session.cursor = page[-1][0] if len(page) == REPLAY_PAGE else window
+            self._replay_page(connection, goal)
         ready = session.state == REPLAY and session.cursor >= goal
         if ready and goal >= session.horizon:
             self._go_live(connection)
@@ -231,8 +220,25 @@ class Hub:
         if ready and session.state == REPLAY:  # live has not read yet what was committed when this one came
             self._ahead.append(connection)
             self.pump()
-        elif session.state == REPLAY and session.queued_bytes < REPLAY_AHEAD_BYTES:
+        elif session.state == REPLAY and session.queued_bytes < self._replay_ahead:
             self._queue_replay(connection)
+
+    def _replay_page(self, connection: Connection, goal: int) -> None:
+        """Queue what one page holds for this subscriber, and stop early where its queue is full enough."""
+        session, predicate = connection.session, connection.predicate
+        where = condition_of(predicate.as_object) if predicate else None
+        window = min(goal, session.cursor + REPLAY_SPAN) if where else goal
+        page = self.feed.page(session.cursor, REPLAY_PAGE, window, where)
+        if page is None:  # the store cannot be read now: this subscriber comes back with its cursor
+            session.close()
+            return
+        for seq, frame in page:
+            if wants(predicate, frame):
+                connection.push(wire.encode_event(frame))
+                if session.queued_bytes >= self._replay_ahead:
+                    session.cursor = seq
+                    return
+        session.cursor = page[-1][0] if len(page) == REPLAY_PAGE else window
 
     def _go_live(self, connection: Connection) -> None:
         connection.session.state = LIVE
