@@ -79,6 +79,7 @@ ULID_LENGTH = 26
 ULID_MIN = "0" * ULID_LENGTH
 _ENTROPY_BITS = 80
 _ENTROPY_MASK = (1 << _ENTROPY_BITS) - 1
+_BATCH_MASK = (1 << 20) - 1
 _PAIRS = [a + b for a in CROCKFORD for b in CROCKFORD]
 _CROCKFORD_SET = frozenset(CROCKFORD)
 
@@ -130,6 +131,18 @@ class UlidFactory:
             last += 1
         self._last = last
         return encode_ulid(last)
+
+    def batch(self, count: int) -> list[str]:
+        """`count` ULIDs, rising, for little more than the price of one: they share all but their last 20 bits."""
+        if count < 1:
+            return []
+        first = self()
+        low = self._last & _BATCH_MASK
+        if low + count > _BATCH_MASK:
+            return [first, *[self() for _ in range(count - 1)]]
+        self._last += count - 1
+        head, pairs = first[:-4], _PAIRS
+        return [head + pairs[n >> 10] + pairs[n & 1023] for n in range(low, low + count)]
 
 
 class EventInsert:
@@ -200,15 +213,26 @@ class EventInsert:
         fields: Mapping[str, Any] | None = None,
         **columns: Any,
     ) -> None:
-        _need_text("source", source)
-        _need_text("event_type", event_type)
-        _need_text("owner", owner)
-        _need_text("repo", repo)
-        _need_text("ingest_method", ingest_method)
+        # One look for the common case: this is on the ingest path.
+        if not (
+            type(source) is type(event_type) is type(owner) is type(repo) is type(ingest_method) is str
+            and source
+            and event_type
+            and owner
+            and repo
+            and ingest_method
+        ):
+            _need_text("source", source)
+            _need_text("event_type", event_type)
+            _need_text("owner", owner)
+            _need_text("repo", repo)
+            _need_text("ingest_method", ingest_method)
         if delivery_id is not None:
             _need_text("delivery_id", delivery_id)
         if type(payload_json) is not str:
             raise ValueError(f"payload_json takes JSON text, not {type(payload_json).__name__}")
+        if summary is not None and type(summary) is not str:
+            raise ValueError(f"summary takes text, not {type(summary).__name__}")
         if received_at is not None and (type(received_at) is not int or not 0 <= received_at < 1 << 63):
             raise ValueError("received_at takes nanoseconds since the epoch")
         self.source = source
@@ -220,22 +244,29 @@ class EventInsert:
         self.payload_json = payload_json
         self.ingest_method = ingest_method
         self.summary = summary
-        natural: dict[str, Any] = {}
+        self.fields = natural = {}
+        self.run_id = self.job_id = self.parent_run_id = None
+        self.workflow_name = self.head_branch = self.head_sha = self.status = self.conclusion = self.job_name = None
+        self.alert_name = self.alert_severity = self.alert_fingerprint = None
+        self.msg_to = self.msg_from = self.msg_correlation_id = self.msg_reply_to = None
+        self.msg_thread = self.msg_body = None
         if fields:
             for name, value in fields.items():
                 if name in FIELD_COLUMNS:
                     columns.setdefault(name, value)
                 elif name not in _RESERVED_FIELDS:
                     natural[name] = value
-        self.fields = natural
-        for name in FIELD_COLUMNS:
-            setattr(self, name, columns.pop(name, None))
-        if columns:
-            raise TypeError(f"EventInsert has no field {next(iter(columns))!r}; put it in fields={{...}}")
-        for name, kind in FIELD_COLUMNS.items():
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        for name, value in columns.items():
+            kind = FIELD_COLUMNS.get(name)
+            if kind is None:
+                raise TypeError(f"EventInsert has no field {name!r}; put it in fields={{...}}")
+            if (
+                type(value) is not kind
+                and value is not None
+                and (not isinstance(value, kind) or value is True or value is False)
+            ):
                 raise ValueError(f"{name} takes {kind.__name__}, not {type(value).__name__}")
+            setattr(self, name, value)
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name, None) for name in self.__slots__}
@@ -351,29 +382,25 @@ def fields_of(columns: Mapping[str, Any], natural: Mapping[str, Any]) -> dict[st
 
 def one_line(text: str, limit: int = 200) -> str:
     """`text` without control characters or line breaks, cut to `limit` characters: fit for a person's terminal."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: limit * 4]).split())
+    text = text[: limit * 4]
+    if not text.isprintable():
+        text = "".join([c if c.isprintable() else " " for c in text])
+    line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def default_summary(fields: Mapping[str, Any]) -> str:
     """One line for a person, made from the fields, for producers that gave none."""
-    what = fields.get("conclusion") or fields.get("status") or fields.get("action") or ""
-    name = next(
-        (
-            str(fields[key])
-            for key in (
-                "workflow_name",
-                "job_name",
-                "alert_name",
-                "container_name",
-                "path",
-                "msg_body",
-                "name",
-            )
-            if fields.get(key)
-        ),
-        "",
-    )
-    where = "" if fields.get("owner") == "local" else f"{fields.get('owner')}/{fields.get('repo')}"
-    words = (str(fields.get("source")), str(fields.get("event_type")), where, name, str(what))
-    return one_line(" ".join(word for word in words if word))
+    get = fields.get
+    what = get("conclusion") or get("status") or get("action") or ""
+    name: object = ""
+    for key in _NAMING_FIELDS:
+        if name := get(key):
+            break
+    where = "" if get("owner") == "local" else f"{get('owner')}/{get('repo')}"
+    words = (str(get("source")), str(get("event_type")), where, str(name or ""), str(what))
+    return one_line(" ".join([word for word in words if word]))
+
+
+# What a summary calls an event by: the first of these that is there.
+_NAMING_FIELDS = ("workflow_name", "job_name", "alert_name", "container_name", "path", "msg_body", "name")

@@ -6,36 +6,30 @@ ours: SQLite's busy handler sleeps longer and longer, so that among busy writers
 
 from __future__ import annotations
 
-import json
-import operator
 import os
 import sqlite3
 import time
 from _thread import RLock
+from itertools import chain, groupby
+from operator import itemgetter
 
-from waitbus.event import FIELD_COLUMNS, EmitResult, Event, UlidFactory, default_summary, fields_of
+from waitbus.event import EmitResult, Event, UlidFactory
 from waitbus.store.errors import explain, is_busy
 from waitbus.store.open import open_writer
 from waitbus.store.read import event_of_delivery
+from waitbus.store.rows import GROUP, fields_of_event, row_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from waitbus.event import EventInsert
     from waitbus.settings import Settings
+    from waitbus.store.rows import Row, Statement
 
-CHUNK = 1000  # rows in one transaction of a batch: some 10 ms of everybody else's time
+CHUNK = 1000  # rows in one transaction of a batch: some 15 ms of everybody else's time
 _PAUSE_S = 0.0005
-
-_PLAIN = ("source", "event_type", "owner", "repo", "ingest_method", "payload_json", *FIELD_COLUMNS)
-_COLUMNS = ("event_id", "delivery_id", "received_at", "summary", "fields_json", *_PLAIN)
-_plain_of = operator.attrgetter(*_PLAIN)
-_INSERT = "INSERT INTO events ({}) VALUES ({}) ON CONFLICT (delivery_id) DO NOTHING".format(
-    ", ".join(_COLUMNS), ", ".join("?" * len(_COLUMNS))
-)
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 class BatchResult:
@@ -72,41 +66,41 @@ class Appender:
         self._lock = RLock()
         self._busy = False
         self._conn: sqlite3.Connection | None = None
-        self._next_id = UlidFactory(time.time_ns, os.urandom)
+        # A child must not go on counting from its parent's last ULID.
+        self._ulids = UlidFactory(time.time_ns, os.urandom)
 
     def append(self, event: EventInsert) -> EmitResult:
         """Write one event and commit. A `delivery_id` already there writes nothing: the answer holds the earlier event.
 
         Raises ``ValueError`` before anything is written when the event cannot be said in SQL or JSON.
         """
-        plain, summary, fields_json, fields = _prepare(event, want_fields=True)
-        deadline = time.monotonic() + self._timeout
+        statement, values = row_of(event)
+        given_id = values[1]
         with self._lock:
-            conn = self._open()
-            self._busy = True
+            conn = self._begin()
             try:
-                inserted = None
-                while inserted is None:
-                    event_id = self._next_id()
-                    delivery_id = event.delivery_id or event_id
-                    received_at = time.time_ns() if event.received_at is None else event.received_at
-                    row = (event_id, delivery_id, received_at, summary, fields_json, *plain)
-                    try:
-                        inserted = conn.execute(_INSERT, row).rowcount == 1
-                    except sqlite3.OperationalError as error:
-                        _pause(error, deadline)
+                # Made under the lock, so that ids of several processes rise with the order of their commits.
+                values[0] = event_id = self._ulids()
+                values[1] = delivery_id = given_id or event_id
+                inserted = conn.execute(statement[0], values).rowcount == 1
+                conn.execute("COMMIT")
                 if not inserted:
                     return EmitResult(False, event_of_delivery(conn, delivery_id))
-            except sqlite3.Error as error:
-                raise explain(error, self._settings.db_path) from error
-            except (UnicodeEncodeError, OverflowError) as error:
-                raise _unfit(error) from None
+            except (sqlite3.Error, ValueError, OverflowError) as error:
+                raise self._failure(error) from error
             finally:
-                self._busy = False
-        owner, repo = plain[2], plain[3]
-        return EmitResult(
-            True, Event(event_id, event.event_type, owner, repo, received_at, delivery_id, summary, fields)
+                self._end(conn)
+        stored = Event(
+            event_id,
+            event.event_type,
+            event.owner,
+            event.repo,
+            values[2],
+            delivery_id,
+            values[3],
+            fields_of_event(event),
         )
+        return EmitResult(True, stored)
 
     def append_many(
         self, events: Iterable[EventInsert], *, after_commit: Callable[[], object] | None = None
@@ -117,20 +111,8 @@ class Appender:
         """
         inserted = seen = 0
         last = None
-        chunk: list[tuple[Any, ...]] = []
         # No lock is held while the iterable is asked: it may take its time, append itself, or fork.
-        for event in events:
-            plain, summary, fields_json, _ = _prepare(event)
-            chunk.append((event.delivery_id, event.received_at, summary, fields_json, *plain))
-            if len(chunk) == CHUNK:
-                count, last_id = self._write(chunk)
-                inserted += count
-                seen += len(chunk)
-                last = last_id or last
-                chunk = []
-                if after_commit is not None:
-                    after_commit()
-        if chunk:
+        for chunk in _chunks(events):
             count, last_id = self._write(chunk)
             inserted += count
             seen += len(chunk)
@@ -139,47 +121,61 @@ class Appender:
                 after_commit()
         return BatchResult(inserted, seen - inserted, last)
 
-    def _write(self, chunk: list[tuple[Any, ...]]) -> tuple[int, str | None]:
+    def _write(self, chunk: list[Row]) -> tuple[int, str | None]:
         """One transaction: how many rows were new, and the last one's id."""
-        deadline = time.monotonic() + self._timeout
+        count = 0
+        last = None
         with self._lock:
-            conn = self._open()
-            self._busy = True
+            conn = self._begin()
             try:
-                while True:
-                    try:
-                        conn.execute("BEGIN IMMEDIATE")
-                        break
-                    except sqlite3.OperationalError as error:
-                        _pause(error, deadline)
-                count = conn.executemany(_INSERT, self._with_ids(chunk)).rowcount
-                last = None
+                for (_, values), event_id in zip(chunk, self._ulids.batch(len(chunk)), strict=True):
+                    values[0] = event_id
+                    if values[1] is None:
+                        values[1] = event_id
+                for statement, rows in groupby(chunk, itemgetter(0)):
+                    count += _insert(conn, statement, [values for _, values in rows])
                 if count:
                     last = conn.execute("SELECT event_id FROM events ORDER BY seq DESC LIMIT 1").fetchone()[0]
                 conn.execute("COMMIT")
-                return count, last
-            except sqlite3.Error as error:
-                raise explain(error, self._settings.db_path) from error
-            except (UnicodeEncodeError, OverflowError) as error:
-                raise _unfit(error) from None
+            except (sqlite3.Error, ValueError, OverflowError) as error:
+                raise self._failure(error) from error
             finally:
-                if conn.in_transaction:
-                    conn.execute("ROLLBACK")
-                self._busy = False
+                self._end(conn)
+        return count, last
 
-    def _with_ids(self, chunk: list[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
-        now = time.time_ns()
-        for delivery_id, received_at, *rest in chunk:
-            event_id = self._next_id()
-            yield (event_id, delivery_id or event_id, now if received_at is None else received_at, *rest)
-
-    def _open(self) -> sqlite3.Connection:
+    def _begin(self) -> sqlite3.Connection:
+        """The connection, holding SQLite's write lock. Every `_begin` is followed by an `_end`."""
         conn = self._conn
-        if conn is None:
-            conn = open_writer(self._settings, timeout=self._timeout)
-            conn.execute("PRAGMA busy_timeout = 0")
-            self._conn = conn
-        return conn
+        deadline = time.monotonic() + self._timeout
+        try:
+            if conn is None:
+                self._conn = conn = open_writer(self._settings, timeout=self._timeout)
+                conn.execute("PRAGMA busy_timeout = 0")
+            self._busy = True
+            while True:
+                try:
+                    conn.execute("BEGIN IMMEDIATE")
+                    return conn
+                except sqlite3.OperationalError as error:
+                    if not is_busy(error) or time.monotonic() > deadline:
+                        raise
+                time.sleep(_PAUSE_S)
+        except sqlite3.Error as error:
+            self._busy = False
+            raise explain(error, self._settings.db_path) from error
+
+    def _end(self, conn: sqlite3.Connection) -> None:
+        """Undo what was not committed, whatever stopped it: an error, or an interrupt."""
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        self._busy = False
+
+    def _failure(self, error: sqlite3.Error | ValueError | OverflowError) -> Exception:
+        if isinstance(error, sqlite3.Error):
+            return explain(error, self._settings.db_path)
+        if isinstance(error, UnicodeEncodeError):
+            return ValueError(f"text is no UTF-8: it holds a lone surrogate at {error.start}")
+        return ValueError("a number is outside SQLite's 64 bits")
 
     def close(self) -> None:
         """Close the connection; a later append opens it again."""
@@ -189,41 +185,27 @@ class Appender:
                 conn.close()
 
 
-def _prepare(
-    event: EventInsert, *, want_fields: bool = False
-) -> tuple[tuple[Any, ...], str, str | None, dict[str, Any]]:
-    plain = _plain_of(event)
-    natural = event.fields
-    fields_json = None
-    if natural:
-        try:
-            fields_json = _encode(natural)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"fields hold what JSON cannot say: {error}") from None
-    summary = event.summary
-    fields: dict[str, Any] = {}
-    if want_fields or summary is None:
-        fields = fields_of(dict(zip(_PLAIN, plain, strict=True)), natural)
-        if summary is None:
-            summary = default_summary(fields)
-    for name, value in zip(_PLAIN, plain, strict=True):
-        if value.__class__ is str and "\0" in value:
-            raise ValueError(f"{name} holds a zero byte")
-    if "\0" in summary or "\0" in (event.delivery_id or ""):
-        raise ValueError("summary or delivery_id holds a zero byte")
-    return plain, summary, fields_json, fields
+def _insert(conn: sqlite3.Connection, statement: Statement, rows: list[list[Any]]) -> int:
+    """Insert rows of one statement, in their order: how many were new."""
+    one, many, _ = statement
+    grouped = len(rows) - len(rows) % GROUP
+    count = 0
+    for at in range(0, grouped, GROUP):
+        count += conn.execute(many, [*chain.from_iterable(rows[at : at + GROUP])]).rowcount
+    if grouped < len(rows):
+        count += conn.executemany(one, rows[grouped:]).rowcount
+    return count
 
 
-def _pause(error: sqlite3.OperationalError, deadline: float) -> None:
-    if not is_busy(error) or time.monotonic() > deadline:
-        raise error
-    time.sleep(_PAUSE_S)
-
-
-def _unfit(error: UnicodeEncodeError | OverflowError) -> ValueError:
-    if isinstance(error, OverflowError):
-        return ValueError("a number is outside SQLite's 64 bits")
-    return ValueError(f"text is no UTF-8: it holds a lone surrogate at {error.start}")
+def _chunks(events: Iterable[EventInsert]) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    for event in events:
+        chunk.append(row_of(event))
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 # Forks. SQLite keeps the locks it holds in memory, which a child would inherit without the locks themselves.

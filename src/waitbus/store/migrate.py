@@ -16,7 +16,7 @@ from waitbus.store.errors import StoreError, is_busy
 APPLICATION_ID = 0x77624253
 # (sequence number, slug, sha256 of NUMBER_SLUG.sql)
 MIGRATIONS: tuple[tuple[int, str, str], ...] = (
-    (1, "events", "d6d61528522675b387e4e0134681095cb0e57835ee67c3b3e0ec4dc2c55986ca"),
+    (1, "events", "68980863c126815915e47a5a7ac1d5db62559a6d2214cefc63c729fde059bbc1"),
 )
 VERSION = len(MIGRATIONS)
 _RETRY_S = 0.005

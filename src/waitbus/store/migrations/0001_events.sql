@@ -33,26 +33,28 @@ CREATE TABLE events (
     event_id TEXT,
     summary TEXT,
     fields_json TEXT,
-    "container_id" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.container_id') END),
-    "container_name" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.container_name') END),
-    "image" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.image') END),
-    "exit_code" INTEGER AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.exit_code') END),
-    "action" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.action') END),
-    "path" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.path') END),
-    "name" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.name') END),
-    "change" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.change') END),
-    "passed" INTEGER AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.passed') END),
-    "failed" INTEGER AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.failed') END),
-    "errors" INTEGER AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.errors') END),
-    "skipped" INTEGER AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.skipped') END),
-    "duration_s" REAL AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.duration_s') END),
-    "nodeids_failed" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.nodeids_failed') END),
-    "exit_status" INTEGER AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.exit_status') END),
-    "rootdir" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.rootdir') END),
-    "pid" INTEGER AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.pid') END),
-    "argv" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.argv') END),
-    "signal" INTEGER AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.signal') END),
-    "tail" TEXT AS (CASE WHEN json_valid(fields_json) THEN json_extract(fields_json, '$.tail') END),
+    -- The natural names, for people who write SQL: computed when read, from `fields_json` where that is JSON.
+    fields_valid TEXT AS (CASE WHEN json_valid(fields_json) THEN fields_json END),
+    container_id TEXT AS (json_extract(fields_valid, '$.container_id')),
+    container_name TEXT AS (json_extract(fields_valid, '$.container_name')),
+    image TEXT AS (json_extract(fields_valid, '$.image')),
+    exit_code INTEGER AS (json_extract(fields_valid, '$.exit_code')),
+    action TEXT AS (json_extract(fields_valid, '$.action')),
+    path TEXT AS (json_extract(fields_valid, '$.path')),
+    name TEXT AS (json_extract(fields_valid, '$.name')),
+    change TEXT AS (json_extract(fields_valid, '$.change')),
+    passed INTEGER AS (json_extract(fields_valid, '$.passed')),
+    failed INTEGER AS (json_extract(fields_valid, '$.failed')),
+    errors INTEGER AS (json_extract(fields_valid, '$.errors')),
+    skipped INTEGER AS (json_extract(fields_valid, '$.skipped')),
+    duration_s REAL AS (json_extract(fields_valid, '$.duration_s')),
+    nodeids_failed TEXT AS (json_extract(fields_valid, '$.nodeids_failed')),
+    exit_status INTEGER AS (json_extract(fields_valid, '$.exit_status')),
+    rootdir TEXT AS (json_extract(fields_valid, '$.rootdir')),
+    pid INTEGER AS (json_extract(fields_valid, '$.pid')),
+    argv TEXT AS (json_extract(fields_valid, '$.argv')),
+    signal INTEGER AS (json_extract(fields_valid, '$.signal')),
+    tail TEXT AS (json_extract(fields_valid, '$.tail')),
     payload_json TEXT NOT NULL
 );
 
@@ -60,10 +62,9 @@ CREATE UNIQUE INDEX events_event_id ON events (event_id);
 CREATE INDEX events_head_sha ON events (head_sha) WHERE head_sha IS NOT NULL;
 CREATE INDEX events_correlation ON events (msg_correlation_id) WHERE msg_correlation_id IS NOT NULL;
 
--- Every event has a ULID: whoever inserts none gets one, of the clock and chance.
+-- Every event has a ULID: whoever inserts none, or no ULID, gets one, of the clock and chance.
 CREATE TRIGGER events_give_event_id AFTER INSERT ON events
-WHEN NEW.event_id IS NULL
-    OR typeof(NEW.event_id) <> 'text'
+WHEN typeof(NEW.event_id) <> 'text'
     OR length(NEW.event_id) <> 26
     OR NEW.event_id GLOB '*[^0-9A-HJKMNP-TV-Z]*'
 BEGIN
