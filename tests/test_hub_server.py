@@ -126,6 +126,8 @@ def test_the_end_of_replay_is_marked_for_who_asks(hub: HubProcess, peer: Peers) 
     assert mark is not None
     assert mark["kind"] == "daemon_heartbeat"
     assert mark["caught_up"] is True
+    emit_many(numbered(250, 251))
+    assert numbers(peer({"since": mark["cursor"]}), 1) == [250]
 
 
 def test_a_commit_nobody_rang_for_is_noticed(hub: HubProcess, settings: Settings, peer: Peers) -> None:

@@ -227,9 +227,15 @@ def ack_frame(caught_up_at: str | None) -> dict[str, Any]:
     }
 
 
-def heartbeat_frame(ts: int, uptime_sec: int, *, caught_up: bool = False) -> dict[str, Any]:
-    """`ts` in seconds since the epoch. `caught_up` marks the end of replay for a subscriber that asked for it."""
+def heartbeat_frame(ts: int, uptime_sec: int, *, cursor: str | None = None, caught_up: bool = False) -> dict[str, Any]:
+    """`ts` in seconds since the epoch.
+
+    `cursor` (ours) is the event up to which this subscriber has been served: where to resume although nothing matched.
+    `caught_up` (ours) marks the end of replay for a subscriber that asked for it.
+    """
     frame: dict[str, Any] = {"ts": ts, "uptime_sec": uptime_sec}
+    if cursor is not None:
+        frame["cursor"] = cursor
     if caught_up:
         frame["caught_up"] = True
     frame["kind"] = "daemon_heartbeat"

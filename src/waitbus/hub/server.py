@@ -245,7 +245,7 @@ class Hub:
         self._fanout.add(connection)
         subscription = connection.session.subscription
         if subscription is not None and subscription.caught_up:
-            connection.session.push(wire.encode(self._heartbeat_frame(caught_up=True)))
+            connection.session.push(wire.encode(self._heartbeat_frame(live=True, caught_up=True)))
         connection.session.subscription = None  # its predicate is kept by the connection; the rest has been said
 
     # --- timers ------------------------------------------------------------------------------------------------------
@@ -269,13 +269,19 @@ class Hub:
         elif self._idle_exit is not None and time.monotonic() - self._last_company >= self._idle_exit:
             self.stop()
 
-    def _heartbeat_frame(self, *, caught_up: bool = False) -> Mapping[str, Any]:
-        return wire.heartbeat_frame(int(time.time()), int(time.monotonic() - self._started), caught_up=caught_up)
+    def _heartbeat_frame(self, *, live: bool, caught_up: bool = False) -> Mapping[str, Any]:
+        return wire.heartbeat_frame(
+            int(time.time()),
+            int(time.monotonic() - self._started),
+            cursor=self.feed.id_at(self.feed.cursor) if live else None,
+            caught_up=caught_up,
+        )
 
     def _heartbeat(self) -> None:
-        frame = wire.encode(self._heartbeat_frame())
+        frames = {state: wire.encode(self._heartbeat_frame(live=state == LIVE)) for state in (REPLAY, LIVE)}
         for connection in list(self._connections):
-            if connection.session.state in (REPLAY, LIVE):
+            frame = frames.get(connection.session.state)
+            if frame is not None:
                 connection.push(frame)
                 self._settle(connection)
 
