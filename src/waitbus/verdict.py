@@ -25,6 +25,7 @@ CONCLUSIONS = frozenset(
         "startup_failure",
     }
 )
+_WELL = ("success", "skipped", "neutral")
 FAILURES = frozenset({"failure", "cancelled", "timed_out", "startup_failure"})
 
 
@@ -35,67 +36,95 @@ def verdict(conclusion: object) -> Verdict:
     return "failure" if isinstance(conclusion, str) and conclusion in FAILURES else "pending"
 
 
-class _Run:
-    """The newest run of one workflow: its id, its last conclusion word, and when it spoke last."""
+class Run:
+    """The newest run of one workflow: its last conclusion word (None while it runs), and the caller's mark."""
 
-    __slots__ = ("conclusion", "order", "run_id")
+    __slots__ = ("attempt", "conclusion", "mark", "order", "run_id", "workflow")
 
-    def __init__(self, run_id: int | None) -> None:
+    def __init__(self, workflow: str, run_id: int | None, attempt: int | None) -> None:
+        self.workflow = workflow
         self.run_id = run_id
+        self.attempt = attempt
         self.conclusion: str | None = None
         self.order = 0
+        self.mark: Any = None
 
 
 class CommitRuns:
     """Follows the runs of one commit and says what they amount to.
 
     Feed the `fields` of each event of the commit in order. Only the newest run of a workflow counts (the highest
-    `run_id`); a later event of the same run replaces its word, so a re-run is pending until it ends again.
+    `run_id`); a later event of the same run replaces its word, so a re-run is pending until it ends again. Where the
+    source tells `run_attempt`, word of the same attempt that comes late does not take an end back.
     """
 
     def __init__(self, workflows: Iterable[str] = ()) -> None:
         self._wanted = frozenset(workflows)
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[tuple[object, object, str], Run] = {}
         self._events = 0
 
-    def feed(self, fields: Mapping[str, Any]) -> bool:
-        """Take one event in. True when it counts: not a job, not an older run, not a workflow nobody asked for."""
+    def feed(self, fields: Mapping[str, Any], mark: Any = None) -> Run | None:
+        """Take one event in. The run it counts for, which then holds `mark`.
+
+        None when it does not count: a job, an older run, old news of this one, a workflow nobody asked for.
+        """
         if fields.get("event_type") == "workflow_job":
-            return False
-        workflow = fields.get("workflow_name") or f"{fields.get('source')}/{fields.get('event_type')}"
+            return None
+        workflow = _text(fields, "workflow_name") or f"{fields.get('source')}/{fields.get('event_type')}"
         if self._wanted and workflow not in self._wanted:
-            return False
-        run_id = fields.get("run_id") if isinstance(fields.get("run_id"), int) else None
-        run = self._runs.get(workflow)
-        if run is None or (run_id is not None and (run.run_id is None or run_id > run.run_id)):
-            run = self._runs[workflow] = _Run(run_id)
-        elif run_id is not None and run.run_id is not None and run_id < run.run_id:
-            return False
+            return None
+        place = (_text(fields, "owner"), _text(fields, "repo"), workflow)
+        run_id, attempt = _number(fields, "run_id"), _number(fields, "run_attempt")
+        ended = fields.get("status") in (None, "completed")
+        run = self._runs.get(place)
+        if run is None or _is_newer(run_id, attempt, run):
+            run = self._runs[place] = Run(workflow, run_id, attempt)
+        elif _is_older(run_id, attempt, run) or (attempt is not None and not ended and run.conclusion is not None):
+            return None
         self._events += 1
         run.order = self._events
-        done = fields.get("status") in (None, "completed")
-        run.conclusion = fields.get("conclusion") if done else None
-        return True
+        run.mark = mark
+        run.conclusion = _text(fields, "conclusion") if ended else None
+        return run
 
-    def first(self) -> Verdict:
-        """The verdict of the run that ended first, among the newest of each workflow."""
+    def first(self) -> Run | None:
+        """The run that ended first with a verdict, among the newest of each workflow."""
         ended = [run for run in self._runs.values() if verdict(run.conclusion) != "pending"]
-        return verdict(min(ended, key=lambda run: run.order).conclusion) if ended else "pending"
+        return min(ended, key=lambda run: run.order) if ended else None
 
-    def failed(self) -> str | None:
-        """The workflow whose newest run failed for good; a `cancelled` one may yet be superseded and is left out."""
-        return self._with(lambda word: word != "cancelled" and verdict(word) == "failure")
-
-    def cancelled(self) -> str | None:
-        """The workflow whose newest run was cancelled: a failure once nothing newer came for the settle time."""
-        return self._with(lambda word: word == "cancelled")
+    def failures(self) -> list[Run]:
+        """The newest runs that failed, in the order of their ends. A `cancelled` one may yet be superseded."""
+        failed = [run for run in self._runs.values() if verdict(run.conclusion) == "failure"]
+        return sorted(failed, key=lambda run: run.order)
 
     def all_well(self) -> bool:
         """Whether every newest run has ended, none badly, at least one with success, and no wanted one is missing."""
         words = [run.conclusion for run in self._runs.values()]
-        ended = all(word is not None for word in words)
-        blocking = any(word in ("action_required", "stale") or verdict(word) == "failure" for word in words)
-        return ended and not blocking and "success" in words and self._wanted <= self._runs.keys()
+        seen = {workflow for _, _, workflow in self._runs}
+        return "success" in words and all(word in _WELL for word in words) and self._wanted <= seen
 
-    def _with(self, test: Any) -> str | None:
-        return next((name for name, run in self._runs.items() if test(run.conclusion)), None)
+    def newest(self) -> Run | None:
+        """The run that spoke last."""
+        return max(self._runs.values(), key=lambda run: run.order, default=None)
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _number(fields: Mapping[str, Any], name: str) -> int | None:
+    value = fields.get(name)
+    return value if type(value) is int else None
+
+
+def _is_newer(run_id: int | None, attempt: int | None, run: Run) -> bool:
+    if run_id is None or run.run_id is None:
+        return run_id is not None
+    return run_id > run.run_id or (run_id == run.run_id and (attempt or 0) > (run.attempt or 0))
+
+
+def _is_older(run_id: int | None, attempt: int | None, run: Run) -> bool:
+    if run_id is None or run.run_id is None:
+        return False
+    return run_id < run.run_id or (run_id == run.run_id and attempt is not None and attempt < (run.attempt or 0))
