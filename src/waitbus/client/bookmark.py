@@ -1,0 +1,138 @@
+"""A cursor kept in a file, so that a consumer goes on where it was, whatever ended it.
+
+It is written when the consumer asks for the next event: a crash repeats the last one, it never loses one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+
+from waitbus.client.core import CaughtUp, Stream, since_ulid
+from waitbus.event import WaitbusError, is_ulid, one_line
+from waitbus.predicate import Predicate, all_of
+from waitbus.settings import ensure_private_dir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from waitbus.client.core import Item, Truncated
+    from waitbus.event import Event
+    from waitbus.settings import Settings
+
+_NAME_MAX = 64
+_NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+class BookmarkError(WaitbusError):
+    """A bookmark that cannot be named, read or written."""
+
+
+class Bookmark:
+    """One cursor in one file (0600). One consumer at a time: two would take turns in overwriting it.
+
+    A bare name lives in ``STATE/bookmarks``; anything with a slash is a path, whose directory must be there.
+    """
+
+    __slots__ = ("_saved", "path")
+
+    def __init__(self, settings: Settings, where: str | os.PathLike[str]) -> None:
+        text = os.fspath(where)
+        if "/" in text:
+            self.path = os.path.abspath(text)
+        else:
+            if not text or len(text) > _NAME_MAX or text[0] == "." or not _NAME_CHARS.issuperset(text):
+                raise BookmarkError(
+                    f"{one_line(text, 40)!r} is no bookmark: write a name of letters, digits, '.', '_' and '-', "
+                    "or a path with a slash"
+                )
+            ensure_private_dir(settings.state_dir)
+            directory = os.path.join(settings.state_dir, "bookmarks")
+            ensure_private_dir(directory)
+            self.path = os.path.join(directory, text)
+        self._saved: str | None = None
+
+    def load(self) -> str | None:
+        """The cursor, or None when there is no bookmark yet. Raises `BookmarkError` when the file holds no cursor."""
+        try:
+            with open(self.path, "rb") as file:
+                text = file.read(64).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BookmarkError(f"cannot read the bookmark {self.path}: {error.strerror}") from None
+        if not is_ulid(text):
+            raise BookmarkError(f"{self.path} holds no event_id: remove it to begin anew")
+        self._saved = text
+        return text
+
+    def save(self, cursor: str | None) -> None:
+        """Replace the file in one step. Nothing happens when the cursor is the one saved last."""
+        if cursor is None or cursor == self._saved:
+            return
+        new = f"{self.path}.new"
+        try:
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.write(fd, f"{cursor}\n".encode())
+            finally:
+                os.close(fd)
+            os.replace(new, self.path)
+        except OSError as error:
+            raise BookmarkError(f"cannot write the bookmark {self.path}: {error.strerror}") from None
+        self._saved = cursor
+
+
+class Inbox:
+    """What was read and not yet asked for; with a bookmark, the one that follows what was."""
+
+    __slots__ = ("_bookmark", "_items", "_stream", "_taken")
+
+    def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
+        self._stream = stream
+        self._bookmark = bookmark
+        self._items: deque[Item] = deque()
+        self._taken: str | None = None
+
+    def begin(self) -> None:
+        """The subscription stands: a new bookmark holds where it began."""
+        self._save(self._stream.began_at)
+
+    def extend(self, items: Iterable[Item]) -> None:
+        self._items.extend(items)
+
+    def drain(self) -> list[Item]:
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+    def take(self) -> Event | Truncated | None:
+        """The next event, asked for because the one before is done with. None when more must be read first."""
+        self._save(self._taken)
+        while self._items:
+            item = self._items.popleft()
+            if not isinstance(item, CaughtUp):
+                self._taken = item.event_id
+                return item
+        self._save(self._stream.resume_at)
+        return None
+
+    def _save(self, cursor: str | None) -> None:
+        if self._bookmark is not None:
+            self._bookmark.save(cursor)
+
+
+def prepare(
+    predicates: tuple[str | Predicate, ...],
+    source: str | None,
+    since: str | None,
+    bookmark: str | os.PathLike[str] | None,
+    settings: Settings,
+) -> tuple[Stream, Inbox]:
+    """What both faces make of the arguments they share."""
+    kept = None if bookmark is None else Bookmark(settings, bookmark)
+    now = time.time_ns()
+    stream = Stream(all_of(predicates, source), (kept and kept.load()) or since_ulid(since, now), now % 1000 / 1000)
+    return stream, Inbox(stream, kept)

@@ -1,0 +1,294 @@
+"""One subscription as its client sees it, whatever carries the bytes: what both faces share.
+
+Sans-I/O: nothing here may know a socket, a clock or a file. Times are handed in: `now` in seconds of a monotonic clock,
+`unix_ns` in nanoseconds since the epoch. The cursor rules are those of section 4 of the contract.
+"""
+
+from __future__ import annotations
+
+from waitbus import wire
+from waitbus.event import ULID_MIN, Event, WaitbusError, is_ulid, one_line, ulid_at
+from waitbus.settings import SettingsError, parse_duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from waitbus.predicate import Predicate
+
+# A hub that lets this many heartbeats' time pass without a byte is taken for dead.
+HEARTBEATS_MISSED = 2.5
+# A hub that went away is given this long to be brought back by whoever runs it, before a client starts one.
+GRACE_SEC = 1.0
+# How much a face reads at once, and how long a hub may take to accept the first frame.
+RECV_BYTES = 65536
+FIRST_SEND_SEC = 10.0
+_FIRST_DELAY_SEC = 0.02
+_LAST_DELAY_SEC = 1.0
+# A subscription that was never answered gives up after so many connections that ended without a word.
+_UNANSWERED_MAX = 8
+# So many hubs in a row are started that are gone before they answer.
+_STARTS_MAX = 3
+_HEARTBEAT_MAX_SEC = 3600.0
+# How many event_ids are remembered against a repeat, when a cursor that was pruned is resolved by its time.
+_RECENT_MAX = 256
+
+
+class HubError(WaitbusError):
+    """No hub can be reached or started, or it refused the subscription."""
+
+
+class Truncated:
+    """Stands for an event too large for a frame: it is in the store, under this `event_id`."""
+
+    __slots__ = ("correlation_id", "event_id")
+
+    def __init__(self, event_id: str, correlation_id: str | None) -> None:
+        self.event_id = event_id
+        self.correlation_id = correlation_id
+
+
+class CaughtUp:
+    """Stands where replay ends and live begins. There is one, `CAUGHT_UP`; it comes once a connection."""
+
+    __slots__ = ()
+
+
+CAUGHT_UP = CaughtUp()
+
+if TYPE_CHECKING:
+    Item = Event | Truncated | CaughtUp
+
+
+class Stream:
+    """The state of one subscription across all its connections.
+
+    A face asks `retry_at` when to connect, sends `first_frame`, and hands every read to `feed` until `connected` is
+    false. The end of the stream is a read of `b""`, and so is a `read_until` at which nothing had come.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_born",
+        "_catch_up_at",
+        "_decoder",
+        "_failures",
+        "_jitter",
+        "_local",
+        "_lost_at",
+        "_recent",
+        "_silence_sec",
+        "_starts",
+        "_unanswered",
+        "acked",
+        "cursor",
+        "live",
+        "predicate",
+        "read_until",
+        "retry_at",
+    )
+
+    def __init__(self, predicate: Predicate | None = None, since: str | None = None, jitter: float = 0.0) -> None:
+        self.predicate = predicate
+        # The event_id after which the next connection replays; None before there is any: live only.
+        self.cursor = since
+        # Whether this connection was answered, and whether it has sent all that was committed before.
+        self.acked = False
+        self.live = False
+        self.read_until = 0.0
+        self.retry_at = 0.0
+        # Spreads the reconnects of many clients of one dead hub: a fraction of the delay, 0..1.
+        self._jitter = jitter
+        self._answered = False
+        self._born: str | None = None
+        self._catch_up_at: str | None = None
+        self._decoder: wire.Decoder | None = None
+        self._failures = 0
+        self._local = False
+        self._lost_at = 0.0
+        self._recent: dict[str, None] = {}
+        self._silence_sec = wire.HEARTBEAT_SEC * HEARTBEATS_MISSED
+        self._starts = 0
+        self._unanswered = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._decoder is not None
+
+    @property
+    def resume_at(self) -> str | None:
+        """The cursor to come back with. Before the first event, if the hub named no place: the time it was reached."""
+        return self.cursor or self.began_at
+
+    @property
+    def began_at(self) -> str | None:
+        """Where this subscription began: at `since`, or at the time it was first answered; None until it was."""
+        return self._born if self._answered else None
+
+    def first_frame(self, now: float, unix_ns: int) -> bytes:
+        """A connection stands: the bytes to send on it."""
+        if not self._answered:
+            self._born = self.cursor or ulid_at(unix_ns)
+        self.cursor = self.resume_at
+        self._decoder = wire.Decoder()
+        self.acked = self.live = False
+        self.read_until = now + wire.FIRST_FRAME_SEC
+        frame = wire.subscribe_frame(since=self.cursor, match=self.predicate, caught_up=True)
+        return wire.encode(frame)
+
+    def feed(self, data: bytes, now: float) -> list[Item]:
+        """Take what was read in, give what it completes. Raises `HubError` when the hub refuses for good."""
+        items: list[Item] = []
+        if self._decoder is None:
+            return items
+        try:
+            if not data:
+                raise wire.WireError("end of stream")
+            for body in self._decoder.feed(data):
+                self._take(wire.decode(body), now, items)
+                if not self.connected:
+                    return items
+            self.read_until = now + (self._silence_sec if self.acked else wire.FIRST_FRAME_SEC)
+        except wire.WireError:  # a daemon that says what is no frame is left, as one that ended the stream
+            self.lost(now)
+        return items
+
+    def lost(self, now: float) -> None:
+        """The connection is over, however it ended. Raises `HubError` when none was ever answered and it is enough."""
+        if self.acked:
+            self._lost_at = now
+        self.hang_up()
+        self._unanswered += 1
+        if not self._answered and self._unanswered >= _UNANSWERED_MAX:
+            raise HubError("the daemon ends every connection without an answer: look at it with `waitbus doctor`")
+        self.later(now)
+
+    def hang_up(self) -> None:
+        """We end the connection ourselves; the next one goes on where this one was."""
+        self._decoder = None
+        self.acked = self.live = False
+
+    def later(self, now: float) -> None:
+        """Try again after a while that grows with every failure; at once after a connection that was of use."""
+        delay = min(_LAST_DELAY_SEC, _FIRST_DELAY_SEC * 2 ** (self._failures - 1)) if self._failures else 0.0
+        self.retry_at = now + delay * (1 - self._jitter / 2)
+        self._failures += 1
+
+    def absent(self, now: float, may_start: bool) -> bool:
+        """Nobody listens. True: start a hub now. False: `retry_at` says when to look again. Raises `HubError`."""
+        if not self._answered and not may_start:
+            raise HubError(
+                "no hub is running and autostart is off: start one with `waitbus serve hub`, or set WAITBUS_AUTOSTART=1"
+            )
+        if may_start and (not self._answered or now - self._lost_at >= GRACE_SEC):
+            self._starts += 1
+            if self._starts > _STARTS_MAX:
+                raise HubError("the hub starts and is gone at once: look at hub.log, or run `waitbus doctor`")
+            return True
+        self.later(now)
+        return False
+
+    def _take(self, frame: Mapping[str, Any], now: float, items: list[Item]) -> None:
+        kind = frame.get("kind")
+        if kind == "subscribe_rejected":
+            self._on_rejected(frame, now)
+        elif not self.acked:
+            if kind != "subscribe_ack":
+                raise wire.WireError("the first frame is no ack")
+            self._on_ack(frame, items)
+        elif kind == "event":
+            self._failures = 0
+            self._on_event(frame, items)
+        elif kind == "truncated":
+            self._failures = 0
+            correlation = frame.get("correlation_id")
+            if self._is_new(frame):
+                items.append(Truncated(frame["event_id"], correlation if isinstance(correlation, str) else None))
+                self._reached(frame["event_id"], items)
+        elif kind == "daemon_heartbeat":
+            self._failures = 0
+            self._on_heartbeat(frame, items)
+
+    def _on_ack(self, frame: Mapping[str, Any], items: list[Item]) -> None:
+        self.acked = self._answered = True
+        self._starts = 0
+        features = frame.get("features")
+        features = features if isinstance(features, list) else []
+        heartbeat = frame.get("heartbeat_sec")
+        if isinstance(heartbeat, int | float) and heartbeat > 0:
+            self._silence_sec = min(heartbeat, _HEARTBEAT_MAX_SEC) * HEARTBEATS_MISSED
+        self._local = "match" not in features
+        self._catch_up_at = None
+        if "caught_up" not in features:
+            # Such a daemon marks the end of replay by the last event's id alone.
+            goal = frame.get("caught_up_at")
+            if isinstance(goal, str) and self.cursor is not None and goal > self.cursor:
+                self._catch_up_at = goal
+            else:
+                self._go_live(items)
+
+    def _on_event(self, frame: Mapping[str, Any], items: list[Item]) -> None:
+        if not self._is_new(frame) or not isinstance(frame.get("fields"), dict):
+            return
+        if not self._local or self.predicate is None or self.predicate(frame):
+            try:
+                items.append(Event.from_frame(frame))
+            except KeyError:
+                return
+        self._reached(frame["event_id"], items)
+
+    def _is_new(self, frame: Mapping[str, Any]) -> bool:
+        """Whether the frame names an event not seen yet, which then is the cursor."""
+        event_id, recent = frame.get("event_id"), self._recent
+        if not isinstance(event_id, str) or not is_ulid(event_id) or event_id in recent:
+            return False
+        self.cursor = event_id
+        if len(recent) >= _RECENT_MAX:
+            del recent[next(iter(recent))]
+        recent[event_id] = None
+        return True
+
+    def _reached(self, event_id: str, items: list[Item]) -> None:
+        if self._catch_up_at is not None and event_id >= self._catch_up_at:
+            self._go_live(items)
+
+    def _on_heartbeat(self, frame: Mapping[str, Any], items: list[Item]) -> None:
+        # A hub may say how far it has come: the cursor of a subscription whose predicate matches rarely stays fresh.
+        if is_ulid(frame.get("cursor")):
+            self.cursor = frame["cursor"]
+        if frame.get("caught_up") is True or self._catch_up_at is not None:
+            self._go_live(items)
+
+    def _go_live(self, items: list[Item]) -> None:
+        self._catch_up_at = None
+        if not self.live:
+            self.live = True
+            items.append(CAUGHT_UP)
+
+    def _on_rejected(self, frame: Mapping[str, Any], now: float) -> None:
+        reason = frame.get("reason")
+        if reason != "lag_limit_exceeded":
+            word = frame.get("remediation") or reason or "no reason given"
+            raise HubError(f"the hub refused the subscription: {one_line(str(word))}")
+        self._failures = 0
+        self.lost(now)
+
+
+def since_ulid(since: str | None, unix_ns: int) -> str | None:
+    """What a person writes for `since` as a cursor: an event_id, a duration back from now, or ``start``.
+
+    Raises `SettingsError` with the right forms.
+    """
+    if since is None or is_ulid(since):
+        return since
+    if since == "start":
+        return ULID_MIN
+    if is_ulid(since.upper()):
+        return since.upper()
+    try:
+        return ulid_at(unix_ns - int(parse_duration(since) * 1e9))
+    except SettingsError:
+        raise SettingsError(
+            f"since takes a duration such as 10m, an event_id, or start; not {one_line(since, 40)!r}"
+        ) from None

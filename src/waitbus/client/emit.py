@@ -1,0 +1,155 @@
+"""Writing events: commit, then ring. Works with no hub running; the row waits for the next one.
+
+One appender and one bell a store serve the whole process, from any thread and through any fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import socket
+
+from waitbus.settings import load
+from waitbus.store.append import Appender, BatchResult
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from waitbus.event import EmitResult, EventInsert
+    from waitbus.settings import Settings
+
+__all__ = ["Bell", "emit", "emit_many"]
+
+# What settings depend on: looked at with every call, so that a changed environment is obeyed at once.
+_VARIABLES = (
+    "HOME",
+    "WAITBUS_BROADCAST_SOCKET",
+    "WAITBUS_CONFIG",
+    "WAITBUS_DB",
+    "WAITBUS_DOORBELL_SOCKET",
+    "WAITBUS_RUNTIME_DIR",
+    "WAITBUS_STATE_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+)
+
+
+def emit(event: EventInsert, *, settings: Settings | None = None) -> EmitResult:
+    """Write one event and wake whoever waits for it.
+
+    The answer says whether this call wrote the row (`inserted`), and holds the event as stored: when its `delivery_id`
+    was there already, the earlier one, and nothing changed. The event is committed when this returns; that it is
+    delivered does not depend on the hub running now.
+
+    Raises ``ValueError`` before anything is written when the event cannot be stored, `StoreError` when the store cannot
+    be written to, `SettingsError` for a setting or place that cannot be used.
+    """
+    producer = _producer(settings)
+    result = producer.appender.append(event)
+    if result.inserted:
+        producer.bell.ring()
+    return result
+
+
+def emit_many(events: Iterable[EventInsert], *, settings: Settings | None = None) -> BatchResult:
+    """Write many events in order, a thousand to a transaction, ringing after each; any iterable will do.
+
+    The answer counts what was `inserted` and what were `duplicates`. Raises as `emit` does; what was committed before
+    the event that failed stays written and is delivered.
+    """
+    producer = _producer(settings)
+    return producer.appender.append_many(events, after_commit=producer.bell.ring)
+
+
+class Bell:
+    """Wakes a hub: one datagram on its bell, else (0.2.0's daemon) one byte on its doorbell.
+
+    Best effort: it never blocks and never raises. A ring that is missed delays delivery by at most a second.
+    """
+
+    __slots__ = ("_bell", "_doorbell", "_socket")
+
+    def __init__(self, settings: Settings) -> None:
+        self._bell = settings.bell_socket
+        self._doorbell = settings.doorbell_socket
+        self._socket: socket.socket | None = None
+
+    def ring(self) -> None:
+        """Ring once. Several rings before the hub looks are one."""
+        try:
+            # Addressed anew each time: a hub that was started in between is found without a failure first, and the
+            # socket holds nothing that threads or a forked child could disturb.
+            self._datagrams().sendto(b".", self._bell)
+        except BlockingIOError:
+            return  # its queue is full of rings
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                self._ring_doorbell()
+
+    def _datagrams(self) -> socket.socket:
+        found = self._socket
+        if found is None:
+            found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            found.setblocking(False)
+            self._socket = found
+        return found
+
+    def _ring_doorbell(self) -> None:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as ringer:
+                ringer.setblocking(False)
+                ringer.connect(self._doorbell)
+                ringer.send(b".")
+        except OSError:
+            return  # nobody is there, or so many ring that one more tells nothing new
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class _Producer:
+    __slots__ = ("appender", "bell")
+
+    def __init__(self, settings: Settings) -> None:
+        self.appender = Appender(settings)
+        self.bell = Bell(settings)
+
+    def close(self) -> None:
+        self.appender.close()
+        self.bell.close()
+
+
+_by_environ: dict[tuple[str | None, ...], _Producer] = {}
+_by_place: dict[tuple[str, ...], _Producer] = {}
+
+
+def _producer(settings: Settings | None) -> _Producer:
+    """The process's producer for these settings. Two threads that come first at once may make two: one is kept."""
+    if settings is not None:
+        return _at(settings)
+    get = os.environ.get
+    environ = tuple([get(name) for name in _VARIABLES])
+    found = _by_environ.get(environ)
+    if found is None:
+        found = _by_environ[environ] = _at(load())
+    return found
+
+
+def _at(settings: Settings) -> _Producer:
+    place = (settings.db_path, settings.bell_socket, settings.doorbell_socket, settings.durability)
+    found = _by_place.get(place)
+    return found if found is not None else _by_place.setdefault(place, _Producer(settings))
+
+
+@atexit.register
+def _close_all() -> None:
+    for producer in _by_place.values():
+        producer.close()

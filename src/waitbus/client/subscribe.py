@@ -1,0 +1,197 @@
+"""The blocking face: one socket, one thread that waits in it, and no wake-up that brings nothing.
+
+What to send, when to come back and what is new is `core.Stream`'s to say; here it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from waitbus.client.autostart import dial, ensure_hub
+from waitbus.client.bookmark import Inbox, prepare
+from waitbus.client.core import FIRST_SEND_SEC, RECV_BYTES, Truncated
+from waitbus.event import Event
+from waitbus.settings import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from types import TracebackType
+    from typing import Self
+
+    from waitbus.client.core import Item, Stream
+    from waitbus.predicate import Predicate
+    from waitbus.settings import Settings
+
+
+def subscribe(
+    *predicates: str | Predicate,
+    source: str | None = None,
+    since: str | None = None,
+    bookmark: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+    settings: Settings | None = None,
+    autostart: bool | None = None,
+) -> Subscription:
+    """Yield every event that matches, in commit order, without gap or repeat, across restarts of the hub.
+
+    `predicates` are texts such as ``conclusion="failure"`` or `Predicate` objects; several AND across keys, the same
+    key again ORs. `source` is the shorthand for one on that field. It is subscribed when this returns: what is
+    committed from then on comes.
+
+    `since` begins in the past: an event_id (strictly after it), a duration back from now (``"10m"``) or ``"start"``.
+    `bookmark` names a file that holds the cursor between runs, written when the next event is asked for, so that a
+    crash repeats an event rather than loses one; once it is there, it wins over `since`. `timeout`, in seconds, ends
+    the iteration when no event came for that long. `autostart` overrides the setting: whether to start a hub if none
+    runs.
+
+    The iterator is a context manager with `close()`; it is for one thread at a time. After a fork the child goes on
+    with a connection of its own. Raises `HubError` when no hub can be reached, `PredicateError`, `SettingsError`.
+    """
+    settings = settings or load()
+    stream, inbox = prepare(predicates, source, since, bookmark, settings)
+    return Subscription(stream, settings, inbox=inbox, timeout=timeout, autostart=autostart).open()
+
+
+class Subscription:
+    """A blocking subscription: an iterator of events, or item by item with `receive`. Made by `subscribe`."""
+
+    __slots__ = ("_autostart", "_closed", "_inbox", "_pid", "_settings", "_socket", "_timeout", "stream")
+
+    def __init__(
+        self,
+        stream: Stream,
+        settings: Settings,
+        *,
+        inbox: Inbox | None = None,
+        timeout: float | None = None,
+        autostart: bool | None = None,
+    ) -> None:
+        self.stream = stream
+        self._inbox = inbox or Inbox(stream, None)
+        self._settings = settings
+        self._timeout = timeout
+        self._autostart = settings.autostart if autostart is None else autostart
+        self._socket: socket.socket | None = None
+        self._pid = os.getpid()
+        self._closed = False
+
+    def open(self) -> Self:
+        """Connect, and return when the hub has answered. What came along is kept for `receive`."""
+        try:
+            while not self.stream.acked:
+                self._inbox.extend(self._step(None))
+            self._inbox.begin()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def receive(self, deadline: float | None = None) -> list[Item]:
+        """Block until something comes, at most until `deadline` (of ``time.monotonic()``): then the list is empty."""
+        items = self._inbox.drain()
+        while not items:
+            items = self._step(deadline)
+            if not items and deadline is not None and time.monotonic() >= deadline:
+                break
+        return items
+
+    def resolve(self, item: Item) -> Event | None:
+        """The event an item stands for; one too large for a frame is read from the store. None for a marker."""
+        if isinstance(item, Truncated):
+            from waitbus.client.fetch import from_store
+
+            return from_store(self._settings, item.event_id)
+        return item if isinstance(item, Event) else None
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to be polled before `receive`; -1 while there is no connection."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def close(self) -> None:
+        """End the subscription. The bookmark stays at the last event after which another was asked for."""
+        self._closed = True
+        self._drop()
+
+    def _step(self, deadline: float | None) -> list[Item]:
+        """One connect or one read, no longer than `deadline`. What came, which may be nothing."""
+        if self._pid != os.getpid():  # a forked child: the socket stays the parent's
+            self._pid = os.getpid()
+            self._drop()
+            self.stream.hang_up()
+        if self._socket is None:
+            self._connect(deadline)
+            return []
+        data = self._read(self._socket, deadline)
+        if data is None:
+            return []
+        items = self.stream.feed(data, time.monotonic())
+        if not self.stream.connected:
+            self._drop()
+        return items
+
+    def _connect(self, deadline: float | None) -> None:
+        stream, now = self.stream, time.monotonic()
+        if stream.retry_at > now:
+            until = stream.retry_at if deadline is None else min(deadline, stream.retry_at)
+            time.sleep(max(0.0, until - now))
+            return
+        found, start = dial(stream, self._settings, self._autostart)
+        if start:
+            ensure_hub(self._settings)
+        if found is None:
+            return
+        self._socket = found
+        try:
+            found.settimeout(FIRST_SEND_SEC)
+            found.sendall(stream.first_frame(time.monotonic(), time.time_ns()))
+        except OSError:
+            self._drop()
+            stream.lost(time.monotonic())
+
+    def _read(self, found: socket.socket, deadline: float | None) -> bytes | None:
+        """What came, `b""` at the end of stream, None when nothing came in time."""
+        stream = self.stream
+        until = stream.read_until if deadline is None else min(deadline, stream.read_until)
+        found.settimeout(max(0.0, until - time.monotonic()))
+        try:
+            return found.recv(RECV_BYTES)
+        except (TimeoutError, BlockingIOError):
+            # Only after this last look: who comes back from something long finds heartbeats waiting.
+            return b"" if time.monotonic() >= stream.read_until else None
+        except OSError:
+            return b""
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        while not self._closed:
+            item = self._inbox.take()
+            if item is None:
+                items = self.receive(deadline)
+                if not items:
+                    break
+                self._inbox.extend(items)
+            elif (event := self.resolve(item)) is not None:
+                return event
+        self.close()
+        raise StopIteration
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._drop()

@@ -1,0 +1,504 @@
+"""When a wait is over: the machine with a clock of the test's own, then `wait_for` on a real hub."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import PATIENCE, HubProcess
+from waitbus.client.core import HubError
+from waitbus.client.emit import emit
+from waitbus.client.wait import Commit, Conditions, Outcome, Quiet, Wait, any_of, wait_for
+from waitbus.event import Event, EventInsert, UlidFactory
+from waitbus.predicate import Predicate, PredicateError, all_of
+from waitbus.settings import Settings
+from waitbus.verdict import CommitRuns
+
+EPOCH_NS = 1_800_000_000_000_000_000
+
+
+class Clock:
+    """Seconds by hand: monotonic and of day."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def unix_ns(self) -> int:
+        return EPOCH_NS + round(self.now * 1e9)
+
+
+class Bench:
+    """Feeds a wait the way `run` does, and keeps the first outcome."""
+
+    def __init__(self, rule: Any, **options: Any) -> None:
+        self.clock = Clock()
+        self.wait = Wait(rule, started=self.clock.now, **options)
+        self.live = False
+        self.count = 0
+        self.outcome: Outcome | None = None
+
+    def says(self, outcome: Outcome | None) -> int | None:
+        if outcome is not None and self.outcome is None:
+            self.outcome = outcome
+        return None if outcome is None else outcome.code
+
+    def feed(self, age: float = 0.0, **fields: Any) -> int | None:
+        stamp = self.clock.now
+        self.clock.now = stamp - age
+        self.count += 1
+        event_id = UlidFactory(self.clock.unix_ns, lambda n: self.count.to_bytes(n, "big"))()
+        self.clock.now = stamp
+        source, event_type = fields.pop("source", "test"), fields.pop("event_type", "test")
+        whole = {"source": source, "event_type": event_type, "conclusion": None, "status": None, **fields}
+        event = Event(event_id, event_type, "o", "r", 0, event_id, f"{source} {fields}", whole)
+        return self.says(self.wait.feed(event, self.clock.now, self.clock.unix_ns(), live=self.live))
+
+    def run(self, workflow: str, run_id: int, conclusion: str | None = None, age: float = 0.0) -> int | None:
+        status = "completed" if conclusion else "in_progress"
+        return self.feed(
+            age, source="github", workflow_name=workflow, run_id=run_id, status=status, conclusion=conclusion
+        )
+
+    def go_live(self) -> int | None:
+        self.live = True
+        return self.tick()
+
+    def tick(self) -> int | None:
+        return self.says(self.wait.tick(self.clock.now, live=self.live))
+
+    def sleep(self, seconds: float) -> int | None:
+        """Let time pass the way `run` does: from one `due` to the next."""
+        end = self.clock.now + seconds
+        while True:
+            due = self.wait.due(live=self.live)
+            if due is None or due > end:
+                self.clock.now = end
+                return None
+            assert due >= self.clock.now, "a due that stays in the past would spin"
+            self.clock.now = due
+            code = self.tick()
+            if code is not None:
+                return code
+            after = self.wait.due(live=self.live)
+            assert after is None or after > due, "a due that stays would spin"
+
+
+def leaf(text: str) -> Predicate:
+    return Predicate.parse(text)
+
+
+class TestConditions:
+    def test_the_first_match_ends_it_in_replay_too(self) -> None:
+        bench = Bench(Conditions([leaf("n=2")]))
+        assert bench.feed(n=1) is None
+        assert bench.feed(n=2) == 0
+        assert bench.outcome is not None
+        assert [event.fields["n"] for event in bench.outcome.events] == [2]
+
+    def test_no_condition_is_any_event(self) -> None:
+        bench = Bench(Conditions([None]))
+        assert bench.wait.wanted() is None
+        assert bench.go_live() is None
+        assert bench.feed() == 0
+
+    def test_first_of_several(self) -> None:
+        bench = Bench(Conditions([leaf("n=1"), leaf("n=2")]))
+        assert bench.feed(n=3) is None
+        assert bench.feed(n=2) == 0
+
+    def test_all_of_several_in_any_order(self) -> None:
+        bench = Bench(Conditions([leaf("n=1"), leaf("n=2"), leaf("n<9")], every=True))
+        assert bench.feed(n=2) is None
+        assert bench.feed(n=2) is None
+        assert bench.feed(n=1) == 0
+        assert bench.outcome is not None
+        assert [event.fields["n"] for event in bench.outcome.events] == [1, 2]
+
+    def test_by_verdict_only_verdicts_count(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")], by_verdict=True))
+        for word in (None, "skipped", "neutral", "action_required", "stale", "unheard_of"):
+            assert bench.feed(n=1, conclusion=word) is None
+        assert bench.feed(n=2, conclusion="failure") is None
+        assert bench.feed(n=1, conclusion="success") == 0
+
+    @pytest.mark.parametrize("word", ["failure", "cancelled", "timed_out", "startup_failure"])
+    def test_by_verdict_the_four_words_end_it_with_1(self, word: str) -> None:
+        bench = Bench(Conditions([leaf("n=1"), leaf("n=2")], every=True, by_verdict=True))
+        assert bench.feed(n=1, conclusion="success") is None
+        assert bench.feed(n=2, conclusion=word) == 1
+
+    @given(
+        st.lists(st.sets(st.integers(0, 4)), min_size=1, max_size=5),
+        st.lists(st.integers(0, 4), max_size=12),
+        st.booleans(),
+    )
+    def test_it_ends_with_the_event_that_completes_it(
+        self, wanted: list[set[int]], numbers: list[int], every: bool
+    ) -> None:
+        tests = [all_of([f"n={n}" for n in some] or ["never=1"]) for some in wanted]
+        bench = Bench(Conditions(tests, every=every))
+        seen: set[int] = set()
+        for number in numbers:
+            seen.add(number)
+            done = (all if every else any)(bool(some & seen) for some in wanted)
+            assert bench.feed(n=number) == (0 if done else None)
+            if done:
+                break
+
+
+class TestDeadline:
+    def test_time_runs_out_with_124(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]), timeout=30)
+        assert bench.sleep(29.9) is None
+        assert bench.sleep(1) == 124
+        assert bench.clock.now == 1030
+        assert bench.outcome is not None
+        assert bench.outcome.text == "timed out after 30 s"
+
+    def test_it_runs_out_while_no_hub_is_heard_too(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]), timeout=30)
+        bench.go_live()
+        bench.live = False
+        assert bench.sleep(30) == 124
+
+    def test_zero_looks_at_what_is_there_and_ends_where_live_begins(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]), timeout=0)
+        assert bench.wait.due(live=False) is None
+        bench.clock.now += 5
+        assert bench.tick() is None
+        assert bench.feed(age=60, n=2) is None
+        assert bench.go_live() == 124
+
+    def test_zero_finds_what_is_there(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]), timeout=0)
+        assert bench.feed(age=60, n=1) == 0
+
+    def test_without_one_nothing_is_ever_due(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]))
+        bench.go_live()
+        assert bench.wait.due(live=True) is None
+
+
+class TestFailIf:
+    def test_it_ends_with_1(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]), fail_if=leaf("n=2"))
+        assert bench.feed(n=3) is None
+        assert bench.feed(n=2) == 1
+
+    def test_it_wins_over_a_match_by_the_same_event(self) -> None:
+        assert Bench(Conditions([leaf("n=1")]), fail_if=leaf("n=1")).feed(n=1) == 1
+
+    def test_it_is_subscribed_to(self) -> None:
+        wait = Wait(Conditions([leaf("n=1")]), started=0, fail_if=leaf("n=2"))
+        wanted = wait.wanted()
+        assert wanted is not None
+        assert [wanted({"fields": {"n": n}}) for n in (1, 2, 3)] == [True, True, False]
+        assert Wait(Conditions([None]), started=0, fail_if=leaf("n=2")).wanted() is None
+
+
+class TestQuiet:
+    def test_silence_ends_it_with_0(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        assert bench.go_live() is None
+        assert bench.sleep(59) is None
+        assert bench.sleep(2) == 0
+        assert bench.clock.now == 1060
+
+    def test_each_match_starts_it_anew_and_nothing_else_does(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.go_live()
+        bench.sleep(50)
+        assert bench.feed(n=1) is None
+        bench.sleep(50)
+        assert bench.feed(n=2) is None
+        assert bench.sleep(20) == 0
+        assert bench.clock.now == 1110
+
+    def test_it_can_time_out(self) -> None:
+        bench = Bench(Quiet(None, 60, 1000.0), timeout=100)
+        bench.go_live()
+        bench.sleep(50)
+        bench.feed()
+        assert bench.sleep(60) == 124
+
+    def test_silence_in_the_past_counts(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0 - 600))
+        bench.feed(age=300, n=1)
+        assert bench.outcome is None
+        assert bench.go_live() == 0
+
+    def test_a_match_in_the_past_counts_from_when_it_was_written(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0 - 600))
+        bench.feed(age=20, n=1)
+        assert bench.go_live() is None
+        assert bench.sleep(60) == 0
+        assert bench.clock.now == pytest.approx(1040, abs=0.01)
+
+    def test_the_silence_of_a_dead_hub_is_none(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.go_live()
+        bench.sleep(50)
+        bench.live = False
+        assert bench.sleep(500) is None
+        bench.feed(age=10, n=1)
+        assert bench.go_live() is None
+        assert bench.sleep(50.1) == 0
+
+
+def commit(*workflows: str, all_runs: bool = False, settle: float = 5, **options: Any) -> Bench:
+    rule = Commit(leaf('source="github"'), CommitRuns(workflows), all_runs=all_runs, settle=settle)
+    return Bench(rule, **options)
+
+
+class TestCommit:
+    """Alone: the first run's verdict."""
+
+    @pytest.mark.parametrize(("word", "code"), [("success", 0), ("failure", 1), ("timed_out", 1)])
+    def test_the_first_verdict_ends_it(self, word: str, code: int) -> None:
+        bench = commit()
+        bench.go_live()
+        assert bench.run("CI", 1) is None
+        assert bench.run("Docs", 2, "skipped") is None
+        assert bench.run("CI", 1, word) == code
+        assert bench.outcome is not None
+        assert bench.outcome.events[0].fields["workflow_name"] == "CI"
+
+    def test_a_run_that_ended_answers_at_once_but_only_when_all_is_known(self) -> None:
+        bench = commit()
+        assert bench.run("CI", 1, "failure", age=900) is None
+        assert bench.run("CI", 2, "success", age=300) is None
+        assert bench.go_live() == 0
+
+    def test_a_rerun_under_way_takes_the_old_verdict_back(self) -> None:
+        bench = commit(timeout=60)
+        bench.run("CI", 1, "failure", age=900)
+        bench.run("CI", 1, age=10)
+        assert bench.go_live() is None
+        assert bench.run("CI", 1, "success") == 0
+
+    def test_the_one_that_ended_first_speaks(self) -> None:
+        bench = commit()
+        bench.run("Docs", 2, "success", age=300)
+        bench.run("CI", 1, "failure", age=200)
+        assert bench.go_live() == 0
+
+    def test_a_cancelled_run_counts_when_nothing_newer_came(self) -> None:
+        bench = commit()
+        bench.go_live()
+        assert bench.run("CI", 1, "cancelled") is None
+        assert bench.sleep(4.9) is None
+        assert bench.sleep(0.2) == 1
+
+    def test_a_cancelled_run_that_was_superseded_is_none(self) -> None:
+        bench = commit()
+        bench.go_live()
+        bench.run("CI", 1, "cancelled")
+        bench.sleep(3)
+        assert bench.run("CI", 2) is None
+        assert bench.sleep(100) is None
+        assert bench.run("CI", 2, "success") == 0
+
+    def test_a_newer_one_may_be_known_before_the_old_is_cancelled(self) -> None:
+        bench = commit()
+        bench.go_live()
+        bench.run("CI", 1)
+        bench.run("CI", 2)
+        assert bench.run("CI", 1, "cancelled") is None
+        assert bench.sleep(60) is None
+
+    def test_a_cancelled_run_of_long_ago_answers_at_once(self) -> None:
+        bench = commit()
+        bench.run("CI", 1, "cancelled", age=60)
+        assert bench.go_live() == 1
+
+    def test_one_cancelled_just_now_is_held_for_the_rest(self) -> None:
+        bench = commit()
+        bench.run("CI", 1, "cancelled", age=2)
+        assert bench.go_live() is None
+        assert bench.sleep(10) == 1
+        assert bench.clock.now == pytest.approx(1003, abs=0.01)
+
+    def test_only_the_named_workflows_count(self) -> None:
+        bench = commit("CI")
+        bench.go_live()
+        assert bench.run("Docs", 1, "failure") is None
+        assert bench.run("CI", 2, "success") == 0
+
+    def test_nothing_seen_is_no_success(self) -> None:
+        bench = commit(timeout=60)
+        bench.go_live()
+        assert bench.sleep(61) == 124
+
+    def test_other_events_are_none_of_its_business(self) -> None:
+        bench = commit()
+        bench.go_live()
+        assert bench.feed(source="docker", conclusion="failure") is None
+
+
+class TestAllRuns:
+    def test_all_well_and_none_new_for_the_settle_time(self) -> None:
+        bench = commit(all_runs=True)
+        bench.go_live()
+        bench.run("CI", 1)
+        bench.run("Docs", 2)
+        assert bench.run("CI", 1, "success") is None
+        assert bench.sleep(60) is None
+        assert bench.run("Docs", 2, "skipped") is None
+        assert bench.sleep(4.9) is None
+        assert bench.sleep(0.2) == 0
+
+    def test_a_run_that_begins_meanwhile_is_waited_for(self) -> None:
+        bench = commit(all_runs=True)
+        bench.go_live()
+        bench.run("CI", 1, "success")
+        bench.sleep(4)
+        assert bench.run("Deploy", 2) is None
+        assert bench.sleep(60) is None
+        bench.run("Deploy", 2, "success")
+        assert bench.sleep(5.1) == 0
+
+    def test_the_first_failure_ends_it_at_once(self) -> None:
+        bench = commit(all_runs=True)
+        bench.go_live()
+        bench.run("CI", 1)
+        assert bench.run("Docs", 2, "failure") == 1
+
+    def test_long_ended_runs_answer_at_once(self) -> None:
+        bench = commit(all_runs=True)
+        bench.run("CI", 1, "success", age=90)
+        bench.run("Docs", 2, "success", age=60)
+        assert bench.go_live() == 0
+
+    def test_an_old_failure_that_was_rerun_well_is_none(self) -> None:
+        bench = commit(all_runs=True)
+        bench.run("CI", 1, "failure", age=90)
+        bench.run("CI", 1, "success", age=60)
+        assert bench.go_live() == 0
+
+    def test_a_cancelled_one_ends_it_while_others_run(self) -> None:
+        bench = commit(all_runs=True)
+        bench.go_live()
+        bench.run("Docs", 2)
+        bench.run("CI", 1, "cancelled")
+        assert bench.sleep(6) == 1
+
+    def test_a_named_workflow_not_seen_holds_it_up(self) -> None:
+        bench = commit("CI", "Deploy", all_runs=True, timeout=120)
+        bench.go_live()
+        bench.run("CI", 1, "success")
+        assert bench.sleep(60) is None
+        bench.run("Deploy", 2, "success")
+        assert bench.sleep(6) == 0
+
+    def test_all_skipped_is_not_success(self) -> None:
+        bench = commit(all_runs=True, timeout=60)
+        bench.go_live()
+        bench.run("CI", 1, "skipped")
+        assert bench.sleep(61) == 124
+
+    def test_no_settle_time_ends_at_the_event(self) -> None:
+        bench = commit(all_runs=True, settle=0)
+        bench.go_live()
+        assert bench.run("CI", 1, "success") == 0
+
+    @given(
+        st.lists(
+            st.one_of(
+                st.floats(0, 12),
+                st.tuples(
+                    st.sampled_from("AB"),
+                    st.integers(1, 3),
+                    st.sampled_from([None, "success", "failure", "cancelled", "skipped"]),
+                ),
+            ),
+            max_size=14,
+        ),
+        st.booleans(),
+        st.integers(0, 14),
+    )
+    def test_whatever_happens_it_never_spins_and_a_success_is_one(
+        self, script: list[Any], all_runs: bool, live_from: int
+    ) -> None:
+        bench = commit(all_runs=all_runs)
+        ended: dict[str, tuple[int, str | None]] = {}
+        for position, step in enumerate(script):
+            if position == live_from and bench.go_live() is not None:
+                break
+            if isinstance(step, float):
+                if bench.sleep(step) is not None:
+                    break
+                continue
+            workflow, run_id, word = step
+            if run_id >= ended.get(workflow, (0, None))[0]:
+                ended[workflow] = (run_id, word)
+            if bench.run(workflow, run_id, word) is not None:
+                break
+        words = {word for _, word in ended.values()}
+        if bench.outcome is not None and bench.outcome.code == 0:
+            assert "success" in words
+            assert not all_runs or words <= {"success", "skipped"}
+        elif bench.outcome is not None:
+            assert words & {"failure", "cancelled"}
+
+
+def test_any_of_joins_and_everything_swallows() -> None:
+    assert any_of([]) is None
+    assert any_of([leaf("n=1"), None]) is None
+    assert any_of([leaf("n=1")]) == leaf("n=1")
+    both = any_of([leaf("n=1"), leaf("n=2")])
+    assert both is not None
+    assert both({"fields": {"n": 2}})
+
+
+# On a real hub.
+
+
+def make(number: int, **fields: Any) -> EventInsert:
+    return EventInsert(source="test", event_type="test", fields={"n": number, **fields})
+
+
+class TestWaitFor:
+    def test_it_returns_an_event_of_the_past(self, hub: HubProcess) -> None:
+        for number in range(3):
+            emit(make(number))
+        found = wait_for("n=1", source="test", since="start", timeout=PATIENCE)
+        assert found is not None
+        assert found.fields["n"] == 1
+
+    def test_without_since_only_the_future_counts(self, hub: HubProcess) -> None:
+        emit(make(1))
+        assert wait_for("n=1", timeout=0) is None
+        assert wait_for("n=1", timeout=0, since="1h") is not None
+
+    def test_it_blocks_until_one_matches(self, hub: HubProcess) -> None:
+        found: list[Event | None] = []
+        waiter = threading.Thread(target=lambda: found.append(wait_for("n=2", timeout=PATIENCE)))
+        waiter.start()
+        while waiter.is_alive():  # no peer sees another's subscription: say it until it is heard
+            emit(make(1))
+            emit(make(2))
+            waiter.join(0.05)
+        assert found[0] is not None
+        assert found[0].fields["n"] == 2
+
+    def test_time_runs_out(self, hub: HubProcess) -> None:
+        assert wait_for("n=1", timeout=0.05) is None
+
+    def test_an_event_too_large_for_a_frame_comes_from_the_store(self, hub: HubProcess) -> None:
+        stored = emit(make(1, blob="x" * 70_000)).event
+        found = wait_for("n=1", since="start", timeout=PATIENCE)
+        assert found is not None
+        assert found.event_id == stored.event_id
+        assert found.fields["blob"] == "x" * 70_000
+
+    def test_a_predicate_that_cannot_be_read_is_told(self, settings: Settings) -> None:
+        with pytest.raises(PredicateError):
+            wait_for("conclusion=True", timeout=0)
+
+    def test_no_hub_is_told(self, settings: Settings) -> None:
+        with pytest.raises(HubError, match="no hub is running"):
+            wait_for(timeout=0)
