@@ -105,6 +105,11 @@ def test_the_wheel_needs_nothing_at_run_time(built: tuple[Path, Path]) -> None:
     assert project()["project"]["dependencies"] == []
 
 
+def test_the_readme_is_what_the_index_shows() -> None:
+    declared = project()["project"].get("readme") == "README.md"
+    assert declared is (ROOT / "README.md").exists()
+
+
 def test_the_wheel_registers_the_command_and_the_pytest_plugin(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[0]) as archive:
         text = archive.read(f"waitbus-{waitbus.__version__}.dist-info/entry_points.txt").decode()
