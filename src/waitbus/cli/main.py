@@ -73,7 +73,11 @@ class UsageError(WaitbusError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb on `argv` (default: the process's own) and give its exit code."""
     if sys.stdout is None:  # started with it closed
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the life of the process
+    # What the terminal's encoding cannot say is written as an escape instead of ending the verb.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
     code = _guarded(list(sys.argv[1:] if argv is None else argv))
     try:
         sys.stdout.flush()
@@ -86,7 +90,9 @@ def _guarded(words: list[str]) -> int:
     try:
         return _dispatch(words)
     except WaitbusError as error:
-        sys.stderr.write(f"waitbus: {error}\n")
+        from waitbus.cli.output import note
+
+        note(str(error))
         return USAGE
     except BrokenPipeError as error:  # who read our output has seen enough
         return _mute(error)
@@ -117,12 +123,15 @@ def _dispatch(words: list[str]) -> int:
     verb, *rest = _renamed(words)
     if verb not in VERBS:
         raise UsageError(_unknown(verb))
-    from importlib import import_module
+    module = __import__(f"waitbus.cli.{verb}", fromlist=["run"])
+    # A verb in a hurry may read its plain forms itself; the rest, help and errors are argparse's.
+    quick = getattr(module, "quick", None)
+    args = quick(rest) if quick else None
+    if args is None:
+        from waitbus.cli.parser import make_parser
 
-    module = import_module(f"waitbus.cli.{verb}")
-    from waitbus.cli.parser import make_parser
-
-    code: int = module.run(make_parser(verb, VERBS[verb], module).parse_args(rest))
+        args = make_parser(verb, VERBS[verb], module).parse_args(rest)
+    code: int = module.run(args)
     return code
 
 

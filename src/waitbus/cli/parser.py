@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # argparse would ask gettext for the translation of each of its words, and with it load `locale` and search the disk;
 # ours have none.
 if hasattr(argparse, "_"):
-    argparse._ = str  # type: ignore[attr-defined]
+    argparse._ = str
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         from difflib import get_close_matches
 
         flags = [flag for flag in self._option_string_actions if flag != "--help"]
-        near = get_close_matches(wrong.partition("=")[0], flags, n=1)
+        near = get_close_matches(wrong.partition("=")[0], flags, n=1, cutoff=0.5)
         return f"; did you mean {near[0]}?" if near else ""
 
 

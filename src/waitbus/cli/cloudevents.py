@@ -1,0 +1,87 @@
+"""Events as CloudEvents 1.0 and back: what we write we read again without loss, and anybody else's is taken, too.
+
+Pure: no I/O, no clock. id = `event_id`, source = ``urn:waitbus:source:NAME``, type = `event_type`, time =
+`received_at`, data = the rest.
+"""
+
+from __future__ import annotations
+
+import json
+
+from waitbus.cli.times import parse_time, rfc3339
+from waitbus.event import FIELD_COLUMNS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+URN = "urn:waitbus:source:"
+# Attributes of the specification; any other name at the top is an extension.
+_CONTEXT = frozenset(
+    {"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema", "data", "data_base64"}
+)
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def to_cloudevent(frame: Mapping[str, Any]) -> dict[str, Any]:
+    """The CloudEvent of an event frame."""
+    return {
+        "specversion": "1.0",
+        "id": frame["event_id"],
+        "source": f"{URN}{frame['fields'].get('source')}",
+        "type": frame["event_type"],
+        "time": rfc3339(frame["received_at"]),
+        "datacontenttype": "application/json",
+        "data": {key: frame[key] for key in ("owner", "repo", "delivery_id", "summary", "fields")},
+    }
+
+
+def from_cloudevent(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `EventInsert` for a CloudEvent. Raises ``ValueError`` when it is none of version 1.
+
+    Its `source` and `id` together are what makes it one event (the specification's rule), so they are the
+    `delivery_id`. Its data, when an object, become fields, and so do extensions; the whole is the payload, too.
+    """
+    if not str(event["specversion"]).startswith("1."):
+        raise ValueError(f"specversion {event['specversion']!r}: only CloudEvents 1.0 is known")
+    for name in ("id", "source", "type"):
+        if not isinstance(event.get(name), str) or not event[name]:
+            raise ValueError(f"a CloudEvent has {name}, text that is not empty")
+    given: dict[str, Any] = {"event_type": event["type"]}
+    if event.get("time") is not None:
+        given["received_at"] = parse_time(str(event["time"]))
+    data = event.get("data")
+    if event["source"].startswith(URN):
+        given["source"] = event["source"].removeprefix(URN)
+        if isinstance(data, dict) and isinstance(data.get("fields"), dict):
+            return {**given, **_ours(data)}
+    else:
+        given["source"] = event["source"]
+    given["delivery_id"] = f"{event['source']}#{event['id']}"
+    if isinstance(event.get("subject"), str):
+        given["summary"] = event["subject"]
+    given["payload_json"] = _encode(event)
+    given["fields"] = fields = {name: value for name, value in event.items() if name not in _CONTEXT}
+    if isinstance(data, dict):
+        fields.update(data)
+        # What is of another type than our column of that name, a numeric `status`, say, is kept one step down.
+        misfits = {name: fields.pop(name) for name in FIELD_COLUMNS if not _fits(name, fields.get(name))}
+        if misfits:
+            fields["data"] = misfits
+    elif data is not None:
+        fields["data"] = data
+    return given
+
+
+def _fits(name: str, value: object) -> bool:
+    return value is None or type(value) is FIELD_COLUMNS[name]
+
+
+def _ours(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The rest of an event that was one of ours."""
+    given = {key: data[key] for key in ("owner", "repo", "delivery_id", "summary") if data.get(key) is not None}
+    given["fields"] = data["fields"]
+    if isinstance(data["fields"].get("ingest_method"), str):
+        given["ingest_method"] = data["fields"]["ingest_method"]
+    return given

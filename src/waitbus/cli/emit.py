@@ -1,0 +1,237 @@
+"""`waitbus emit`: one event from flags, or many from JSON lines (`lines`). Its start-up is a budget.
+
+The flags are one table, read by a loop of our own; argparse is loaded only for help, errors and what the loop leaves.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from waitbus.event import FIELD_COLUMNS, WaitbusError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from waitbus.event import EventInsert
+
+# Flag, what stands for its value in the help, what it says.
+_PLAIN = (
+    ("source", "NAME", "who saw it, such as agent, ci or cron (needed)"),
+    ("event-type", "NAME", "what kind of event it is (needed)"),
+    ("summary", "TEXT", "one line for a person (default: made from the fields)"),
+    ("delivery-id", "TEXT", "idempotency key: the same one again changes nothing (default: a fresh one)"),
+    ("owner", "TEXT", "default: local"),
+    ("repo", "TEXT", "default: local"),
+    ("received-at", "TIME", "epoch seconds, epoch nanoseconds or RFC 3339 (default: now)"),
+    ("ingest-method", "TEXT", "how it was learned (default: manual)"),
+    ("payload-json", "JSON|-|@FILE", "the raw payload, from standard input with -; it stays in the store"),
+)
+_FORMATS = ("text", "json", "cloudevent", "cloudevents")
+# Every flag that takes one text -> the attribute it is kept as.
+_FLAGS: dict[str, str] = {
+    **{f"--{name}": name.replace("-", "_") for name, _, _ in _PLAIN},
+    **{f"--{name.replace('_', '-')}": name for name in FIELD_COLUMNS},
+    "--format": "format",
+    "--field": "field",
+}
+_EPILOG = """\
+Prints the event's id; with --json one line of JSON that says whether this call wrote it.
+
+JSON lines (--stdin, or -) hold one object each: the names of the flags with _ for -, plus "fields"; what `waitbus
+tail --format json` prints; or a CloudEvents 1.0 object. Flags given beside them stand in for what a line lacks. A bad
+line is reported, the rest goes on, and the exit code is 1.
+
+Examples:
+  waitbus emit --source agent --event-type agent_message --summary 'schema is done'
+  waitbus emit --source ci --event-type build --conclusion failure --field step=lint --field 'codes=[1, 2]'
+  waitbus emit --source cron --event-type backup --delivery-id "backup-$(date +%F)" --payload-json @report.json
+  producer | waitbus emit - --source ci --event-type step --json
+"""
+
+
+class EmitError(WaitbusError):
+    """Flags or values of which no event can be made."""
+
+
+class Args:
+    """What was asked for, before anything is converted: None where nothing was said."""
+
+    field: list[str]
+    format: str | None
+    json: bool
+    lines: str | None
+    stdin: bool
+
+    def __init__(self) -> None:
+        for name in _FLAGS.values():
+            setattr(self, name, None)
+        self.field = []
+        self.json = self.stdin = False
+        self.lines = None
+
+
+def quick(words: list[str]) -> Args | None:
+    """The plain forms, ``--flag value`` and ``--flag=value``; None when argparse must have a look."""
+    args = Args()
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        name = _FLAGS.get(flag)
+        if name is None:
+            if word == "--json" or word == "--stdin":
+                setattr(args, word[2:], True)
+                continue
+            return None
+        if not equals:
+            value = next(rest, "-")
+            if value.startswith("-"):
+                return None
+        if name == "field":
+            args.field.append(value)
+        else:
+            setattr(args, name, value)
+    return args if args.format is None or args.format in _FORMATS else None
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags and help."""
+    parser.usage = "waitbus emit --source NAME --event-type NAME [OPTION...]\n       waitbus emit - [OPTION...] < LINES"
+    parser.description = "Write an event: it is committed when this ends, and whoever waits for it wakes."
+    parser.epilog = _EPILOG
+    parser.add_argument("lines", nargs="?", metavar="-", help="read JSON lines from standard input")
+    for name, metavar, text in _PLAIN:
+        parser.add_argument(f"--{name}", metavar=metavar, help=text)
+    parser.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="NAME=JSON",
+        help="a field of the source's own, to be matched on; what is no JSON is text; repeatable",
+    )
+    columns = parser.add_argument_group("fields of the common vocabulary")
+    for name, kind in FIELD_COLUMNS.items():
+        columns.add_argument(f"--{name.replace('_', '-')}", metavar="N" if kind is int else "TEXT")
+    parser.add_argument("--stdin", action="store_true", help="the same as -")
+    parser.add_argument("--format", choices=_FORMATS, metavar="FORM", help="text, json or cloudevents")
+    parser.add_argument("--json", action="store_true", help="the same as --format json")
+
+
+def run(args: Args) -> int:
+    """Write what was asked for. 0, also when it was there already; 1 when a line on standard input was bad."""
+    if args.lines not in (None, "-"):
+        raise EmitError(
+            f"emit takes flags, or - for lines on standard input, not {args.lines!r}; see waitbus emit --help"
+        )
+    given = _given(args)
+    if args.stdin or args.lines:
+        from waitbus.cli.lines import emit_lines
+
+        return emit_lines(given, as_json=args.json or args.format == "json")
+    return _emit_one(given, "json" if args.json else args.format or "text")
+
+
+def _given(args: Args) -> dict[str, Any]:
+    """What the flags say, as arguments of `EventInsert`."""
+    given: dict[str, Any] = {}
+    for flag, name in _FLAGS.items():
+        value = getattr(args, name)
+        if value is None or name in ("field", "format"):
+            continue
+        if FIELD_COLUMNS.get(name) is int:
+            value = _whole(flag, value)
+        elif name == "received_at":
+            from waitbus.cli.times import parse_time
+
+            value = parse_time(value)
+        elif name == "payload_json":
+            value = _payload(value, args)
+        given[name] = value
+    if args.field:
+        given["fields"] = dict(map(_field, args.field))
+    return given
+
+
+def _whole(flag: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise EmitError(f"{flag} takes a whole number, not {text!r}") from None
+
+
+def _payload(value: str, args: Args) -> str:
+    if value not in ("-", "@-") and not value.startswith("@"):
+        return value
+    if value in ("-", "@-") and (args.stdin or args.lines):
+        raise EmitError("standard input holds the lines: give the payload in them, as payload_json")
+    try:
+        if value in ("-", "@-"):
+            return sys.stdin.buffer.read().decode("utf-8")
+        with open(value[1:], "rb") as file:
+            return file.read().decode("utf-8")
+    except OSError as error:
+        raise EmitError(f"cannot read the payload {value[1:]}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise EmitError(f"the payload is no UTF-8 (byte {error.start})") from None
+
+
+def _field(text: str) -> tuple[str, Any]:
+    """One ``NAME=JSON``. What is no JSON is text, except where JSON was plainly meant."""
+    name, equals, raw = text.partition("=")
+    if not equals or not name:
+        raise EmitError(f"--field takes NAME=JSON, such as --field step=lint, not {text!r}")
+    if name in ("source", "event_type", "owner", "repo", "ingest_method"):
+        raise EmitError(f"--field {name}: use --{name.replace('_', '-')}")
+    if raw in _NEAR_LITERALS:
+        raise EmitError(f"--field {text}: write {name}={_NEAR_LITERALS[raw]}, or '{name}=\"{raw}\"' for the text")
+    import json
+
+    try:
+        return name, json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        if raw[:1] in ('"', "[", "{"):
+            raise EmitError(f"--field {name}: {raw} is no JSON value; mind the shell's quotes") from None
+        return name, raw
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+_NEAR_LITERALS = {"True": "true", "False": "false", "None": "null", "NULL": "null", "Null": "null"}
+
+
+def _emit_one(given: dict[str, Any], form: str) -> int:
+    missing = [flag for flag, name in (("--source", "source"), ("--event-type", "event_type")) if name not in given]
+    if missing:
+        raise EmitError(f"emit needs {' and '.join(missing)}; see waitbus emit --help")
+    from waitbus.client.emit import emit
+
+    try:
+        result = emit(_insert_of(given))
+    except ValueError as error:
+        raise EmitError(str(error)) from None
+    event = result.event
+    if form == "text":
+        sys.stdout.write(f"{event.event_id}\n")
+    elif form == "json":
+        from waitbus.cli.output import out_json
+
+        out_json({"inserted": result.inserted, "event": event.as_frame()})
+    else:
+        from waitbus.cli.cloudevents import to_cloudevent
+        from waitbus.cli.output import out_json
+
+        out_json(to_cloudevent(event.as_frame()))
+    if not result.inserted:
+        from waitbus.cli.output import note
+
+        note(f"delivery_id {event.delivery_id!r} was there already, as {event.event_id}: nothing was written")
+    return 0
+
+
+def _insert_of(given: dict[str, Any]) -> EventInsert:
+    from waitbus.event import EventInsert
+
+    return EventInsert(**given)
