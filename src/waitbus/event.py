@@ -213,20 +213,7 @@ class EventInsert:
         fields: Mapping[str, Any] | None = None,
         **columns: Any,
     ) -> None:
-        # One look for the common case: this is on the ingest path.
-        if not (
-            type(source) is type(event_type) is type(owner) is type(repo) is type(ingest_method) is str
-            and source
-            and event_type
-            and owner
-            and repo
-            and ingest_method
-        ):
-            _need_text("source", source)
-            _need_text("event_type", event_type)
-            _need_text("owner", owner)
-            _need_text("repo", repo)
-            _need_text("ingest_method", ingest_method)
+        _need_texts((source, event_type, owner, repo, ingest_method))
         if delivery_id is not None:
             _need_text("delivery_id", delivery_id)
         if type(payload_json) is not str:
@@ -260,11 +247,7 @@ class EventInsert:
             kind = FIELD_COLUMNS.get(name)
             if kind is None:
                 raise TypeError(f"EventInsert has no field {name!r}; put it in fields={{...}}")
-            if (
-                type(value) is not kind
-                and value is not None
-                and (not isinstance(value, kind) or value is True or value is False)
-            ):
+            if type(value) is not kind and not _fits(value, kind):
                 raise ValueError(f"{name} takes {kind.__name__}, not {type(value).__name__}")
             setattr(self, name, value)
 
@@ -273,7 +256,21 @@ class EventInsert:
         return f"EventInsert({', '.join(f'{k}={v!r}' for k, v in shown.items() if v not in (None, {}))})"
 
 
-_RESERVED_FIELDS = frozenset({"source", "event_type", "owner", "repo", "ingest_method"})
+_RESERVED_NAMES = ("source", "event_type", "owner", "repo", "ingest_method")
+_RESERVED_FIELDS = frozenset(_RESERVED_NAMES)
+_ALL_TEXT = (str,) * len(_RESERVED_NAMES)
+
+
+def _need_texts(values: tuple[object, ...]) -> None:
+    # One look for the common case: this is on the ingest path.
+    if tuple(map(type, values)) != _ALL_TEXT or not all(values):
+        for name, value in zip(_RESERVED_NAMES, values, strict=True):
+            _need_text(name, value)
+
+
+def _fits(value: object, kind: type) -> bool:
+    """Whether a column takes `value`; a boolean is no number here."""
+    return value is None or (isinstance(value, kind) and not isinstance(value, bool))
 
 
 def _need_text(name: str, value: object) -> None:

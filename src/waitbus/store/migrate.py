@@ -53,6 +53,8 @@ def _refuse_foreign(conn: sqlite3.Connection, path: str, owner: int) -> None:
     tables = {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if {"events", "schema_migrations"} <= tables and owner == 0:
         old = os.path.join(os.path.dirname(path), "github.db")
+        if path == old:
+            raise StoreError(f"{path} is a store of waitbus 0.2.0: unset WAITBUS_DB, then waitbus init imports it")
         raise StoreError(
             f"{path} is a store of waitbus 0.2.0: run mv {quote(path)} {quote(old)}, then waitbus init imports it"
         )

@@ -36,7 +36,7 @@ def open_writer(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connecti
     _check_file(path, create=True)
     conn = None
     try:
-        conn = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+        conn = _connect(path, "rw", timeout)
         if migrate.check(conn, path) < migrate.VERSION:
             migrate.migrate(conn, path, timeout=timeout)
         conn.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.durability]}")
@@ -55,13 +55,9 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connecti
     """A connection that cannot write. Raises `StoreError`, also when there is no store yet."""
     path = settings.db_path
     _check_file(path, create=False)
-    # Not `urllib`: what a URI gives a meaning to is all that needs a disguise.
-    address = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     conn = None
     try:
-        conn = sqlite3.connect(
-            f"file:{address}?mode=ro", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
-        )
+        conn = _connect(path, "ro", timeout)
         version = migrate.check(conn, path)
         if version == 0:
             raise _nothing_yet(path)
@@ -75,6 +71,18 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connecti
             raise explain(error, path) from error
         raise
     return conn
+
+
+def _connect(path: str, mode: str, timeout: float) -> sqlite3.Connection:
+    return sqlite3.connect(
+        address_of(path, mode), uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
+
+
+def address_of(path: str, mode: str) -> str:
+    """SQLite's address of a file: `mode` is `ro`, or `rw`, which does not make it."""
+    # Not `urllib`: what an address gives a meaning to is all that needs a disguise.
+    return "file:{}?mode={}".format(path.replace("%", "%25").replace("?", "%3f").replace("#", "%23"), mode)
 
 
 def _nothing_yet(path: str) -> StoreError:

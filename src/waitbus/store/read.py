@@ -31,7 +31,7 @@ _ALWAYS = ("source", "ingest_method", "status", "conclusion")
 _REST = tuple(name for name in FIELD_COLUMNS if name not in _ALWAYS)
 _NAMES = (*_HEAD, *_ALWAYS, *_REST)
 _REST_AT = len(_HEAD) + len(_ALWAYS)
-_SELECT = "SELECT {} FROM events".format(", ".join(_NAMES))
+_SELECT = " ".join(("SELECT", ", ".join(_NAMES), "FROM events"))
 _AFTER = _SELECT + " WHERE seq > ? ORDER BY seq LIMIT ?"
 _BETWEEN = _SELECT + " WHERE seq > ? AND seq <= ?{} ORDER BY seq LIMIT ?"
 
@@ -62,7 +62,8 @@ def read_after(
 ) -> list[tuple[int, dict[str, Any]]]:
     """At most `limit` events committed after `seq` (and none after `upto`), in commit order, as `(seq, event frame)`.
 
-    With `upto`, `where` of `prefilter.condition_of` passes over rows that cannot be wanted. Raises `StoreError` when the file fails, never for what a row holds.
+    With `upto`, `where` of `prefilter.condition_of` passes over rows that cannot be wanted.
+    Raises `StoreError` when the file fails, never for what a row holds.
     """
     if upto is None:
         rows = _rows(conn, _AFTER, (seq, limit))
