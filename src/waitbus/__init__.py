@@ -13,6 +13,15 @@ Every public name is loaded on first use, so that ``import waitbus`` stays under
 
 __version__ = "0.3.0"
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # so that a type checker sees what `__getattr__` loads
+    from waitbus.client.aio import asubscribe
+    from waitbus.client.emit import emit, emit_many
+    from waitbus.client.subscribe import subscribe
+    from waitbus.client.wait import wait_for
+    from waitbus.event import EmitResult, Event, EventInsert, WaitbusError
+    from waitbus.predicate import Predicate
+
 _HOMES = {
     "emit": "waitbus.client.emit",
     "emit_many": "waitbus.client.emit",
