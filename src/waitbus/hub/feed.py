@@ -11,9 +11,8 @@ import sqlite3
 import time
 
 from waitbus.event import WaitbusError
-from waitbus.store import read
-
-# from waitbus.store.importer import import_v020
+from waitbus.store import prune, read
+from waitbus.store.importer import import_v020
 from waitbus.store.open import open_writer
 
 TYPE_CHECKING = False
@@ -39,7 +38,7 @@ class Feed:
         self._log = log
         self._said = ""
         self._connection = open_writer(settings)
-        #        import_v020(settings)
+        import_v020(settings)
         self._identity = self._file_identity()
         self.cursor = read.last_seq(self._connection)
         self._version = read.data_version(self._connection)
@@ -119,8 +118,8 @@ class Feed:
         more = False
         try:
             if self._pruner is None:
-                self._pruner = open_writer(self._settings)
-                self._pruner.execute("PRAGMA busy_timeout=0")  # producers go first: if one writes now, try again later
+                # Producers go first: while one writes, this one tries again later.
+                self._pruner = open_writer(self._settings, timeout=0)
             step = prune.prune_step(
                 self._pruner,
                 prune.policy_of(self._settings),
