@@ -114,7 +114,11 @@ class AsyncSubscription:
     async def _fetch(self, item: Truncated) -> Event | None:
         from waitbus.client.fetch import from_store
 
-        return await asyncio.to_thread(from_store, self._settings, item.event_id)
+        try:
+            return await asyncio.to_thread(from_store, self._settings, item.event_id)
+        except BaseException:  # a cancelled wait, or a store that fails just now: it is still to be given
+            self._inbox.put_back(item)
+            raise
 
     async def _step(self, deadline: float | None) -> None:
         """One connect or one read, no longer than `deadline`; what came is in the inbox."""

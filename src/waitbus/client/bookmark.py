@@ -119,6 +119,11 @@ class Inbox:
         self._save(self._stream.resume_at)
         return None
 
+    def put_back(self, item: Event | Truncated) -> None:
+        """What was taken last could not be given: it is the next one again, and the bookmark stays before it."""
+        self._items.appendleft(item)
+        self._taken = None
+
     def _save(self, cursor: str | None) -> None:
         if self._bookmark is not None:
             self._bookmark.save(cursor)

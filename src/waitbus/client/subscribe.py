@@ -180,10 +180,17 @@ class Subscription:
                 if not items:
                     break
                 self._inbox.extend(items)
-            elif (event := self.resolve(item)) is not None:
+            elif (event := self._given(item)) is not None:
                 return event
         self.close()
         raise StopIteration
+
+    def _given(self, item: Event | Truncated) -> Event | None:
+        try:
+            return self.resolve(item)
+        except BaseException:  # an interrupt, or a store that fails just now: it is still to be given
+            self._inbox.put_back(item)
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,71 @@
+"""An event too large for a frame is fetched from the store: what interrupts the fetch does not lose the event."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PATIENCE, HubProcess
+from waitbus.client import fetch
+from waitbus.client.aio import asubscribe
+from waitbus.client.emit import emit
+from waitbus.client.subscribe import subscribe
+from waitbus.event import Event, EventInsert
+from waitbus.settings import Settings
+
+FETCH = fetch.from_store
+
+
+def tell() -> list[str]:
+    """One event that is too large, and one that is not."""
+    return [
+        emit(EventInsert(source="test", event_type="test", fields={"tail": tail})).event.event_id
+        for tail in ("x" * 70_000, "y")
+    ]
+
+
+def test_a_wait_cancelled_while_the_event_is_fetched_loses_nothing(
+    hub: HubProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(settings: Settings, event_id: str) -> Event | None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return FETCH(settings, event_id)
+
+    async def consume() -> list[str]:
+        async with asubscribe(timeout=PATIENCE) as events:
+            told = tell()
+            monkeypatch.setattr(fetch, "from_store", slow)
+            waiting = asyncio.ensure_future(anext(events))
+            assert await asyncio.to_thread(begun.wait, PATIENCE)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            go_on.set()
+            assert [(await anext(events)).event_id for _ in told] == told
+        return told
+
+    asyncio.run(consume())
+
+
+def test_an_interrupted_fetch_loses_nothing_and_moves_no_bookmark(
+    hub: HubProcess, bus_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(settings: Settings, event_id: str) -> Event | None:
+        raise KeyboardInterrupt
+
+    bookmark = bus_dir / "bookmark"
+    told = tell()
+    with subscribe(since="start", bookmark=bookmark, timeout=PATIENCE) as events:
+        began = bookmark.read_text()
+        with monkeypatch.context() as patched:
+            patched.setattr(fetch, "from_store", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                next(events)
+        assert bookmark.read_text() == began
+        assert [next(events).event_id for _ in told] == told
