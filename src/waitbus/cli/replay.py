@@ -1,0 +1,140 @@
+"""`waitbus replay`: events of the past, read straight from the store; no hub is needed, and none is started."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import deque
+
+from waitbus.cli.show import add_format, printer
+from waitbus.cli.tail import add_filters, count
+from waitbus.client.core import since_ulid
+from waitbus.event import WaitbusError
+from waitbus.predicate import all_of
+from waitbus.settings import load
+from waitbus.store.open import open_reader
+from waitbus.store.prefilter import condition_of
+from waitbus.store.read import cursor_of, last_seq, read_after
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from waitbus.predicate import Predicate
+
+    Row = tuple[int, dict[str, Any]]
+
+_PAGE = 500
+
+_DESCRIPTION = """\
+Print events of the past, oldest first. SINCE is a duration back from now (1h),
+an event_id (strictly after it), or start, which is the default."""
+
+_EPILOG = """\
+--coalesce prints one line for each run, job, alert, container or process: its last word.
+
+examples:
+  waitbus replay 1h
+  waitbus replay --last 20
+  waitbus replay 1d --source github --coalesce
+  waitbus replay start --match conclusion=failure --json > failures.jsonl
+  waitbus replay 01M87EV5HJ539KK8DAB8WXDA8N --limit 100     # the next hundred after that event
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags and help."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.add_argument("since", nargs="?", metavar="SINCE", help="where to begin (default: start)")
+    parser.add_argument("--since", metavar="WHEN", dest="since_flag", help="the same as SINCE")
+    add_filters(parser)
+    parser.add_argument("--coalesce", action="store_true", help="only the last event of each run")
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument("--limit", metavar="N", type=count, help="at most so many, the oldest")
+    ends.add_argument("--last", metavar="N", type=count, help="at most so many, the newest")
+    add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what the store holds."""
+    if args.since and args.since_flag:
+        raise WaitbusError("SINCE is given twice: leave --since out")
+    since = since_ulid(args.since or args.since_flag or "start", time.time_ns())
+    conn = open_reader(load())
+    try:
+        start, upto = cursor_of(conn, since or ""), last_seq(conn)
+        wanted = all_of(args.match, args.source)
+
+        def rows() -> Iterator[Row]:
+            return matching(conn, start, upto, wanted)
+
+        found = last_words(rows) if args.coalesce else rows()
+        show = printer(args.format)
+        for _, frame in _cut(found, args.limit, args.last):
+            show(frame)
+    finally:
+        conn.close()
+    return 0
+
+
+def matching(conn: sqlite3.Connection, start: int, upto: int, wanted: Predicate | None) -> Iterator[Row]:
+    """Rows after `start` up to `upto` that `wanted` matches (None: all), a page at a time, in commit order."""
+    where = condition_of(wanted.as_object) if wanted else None
+    while start < upto:
+        page = read_after(conn, start, _PAGE, upto=upto, where=where)
+        for row in page:
+            if wanted is None or wanted(row[1]):
+                yield row
+        if len(page) < _PAGE:
+            return
+        start = page[-1][0]
+
+
+def _cut(rows: Iterable[Row], limit: int | None, last: int | None) -> Iterable[Row]:
+    if last is not None:
+        return deque(rows, maxlen=last)
+    if limit is not None:
+        from itertools import islice
+
+        return islice(rows, limit)
+    return rows
+
+
+def last_words(rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """Rows without those that a later one about the same thing replaces. Reads twice, and holds a number a thing."""
+    subject_of = _Subjects()
+    last: dict[tuple[object, ...], int] = {}
+    for seq, frame in rows():
+        subject = subject_of(frame)
+        if subject is not None:
+            last[subject] = seq
+    subject_of = _Subjects()
+    for seq, frame in rows():
+        subject = subject_of(frame)
+        if subject is None or last.get(subject) == seq:
+            yield seq, frame
+
+
+class _Subjects:
+    """What an event is about: the run, job, alert, container or process; None for an event that stands by itself."""
+
+    _NAMES = ("job_id", "run_id", "alert_fingerprint", "container_id", "pid")
+
+    def __init__(self) -> None:
+        self._processes: dict[object, int] = {}
+
+    def __call__(self, frame: dict[str, Any]) -> tuple[object, ...] | None:
+        fields = frame["fields"]
+        for name in self._NAMES:
+            value = fields.get(name)
+            if isinstance(value, int | str):
+                where = (fields.get("source"), frame["owner"], frame["repo"], name, value)
+                if name != "pid":
+                    return where
+                # The system gives a pid again: a process that starts is another one.
+                if frame["event_type"] == "process_started":
+                    self._processes[where] = self._processes.get(where, 0) + 1
+                return (*where, self._processes.get(where, 0))
+        return None

@@ -1,0 +1,81 @@
+"""Rows of an SQL answer on standard output: a table for eyes, tab-separated, CSV, or JSON an object a line."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from waitbus.cli.output import has_colour, is_terminal, out, out_json, painted, safe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    Values = tuple[Any, ...]
+
+CELL = 60  # characters of a table's cell
+
+
+def print_rows(names: list[str], rows: Iterable[Values], form: str) -> None:
+    """Print rows as they come; only a table, which is made for a terminal and a limit, is held whole."""
+    if form == "json":
+        for row in rows:
+            out_json({name: json_value(value) for name, value in zip(names, row, strict=True)})
+    elif form == "text" and is_terminal():
+        _table(names, list(rows))
+    else:
+        line = _csv if form == "csv" else _tsv
+        out(line(names))
+        for row in rows:
+            out(line(row))
+
+
+def json_value(value: object) -> object:
+    """What JSON can say of an SQL value: a blob in hexadecimal, and no number that is not finite."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _tsv(row: Iterable[object]) -> str:
+    return "\t".join([safe(_text(value)) for value in row])
+
+
+def _csv(row: Iterable[object]) -> str:
+    """RFC 4180 with line feeds alone; control characters but line breaks and tabs are made visible."""
+    cells = []
+    for value in row:
+        text = "".join([part if part in ("\n", "\t") else safe(part) for part in re.split(r"([\n\t])", _text(value))])
+        cells.append('"' + text.replace('"', '""') + '"' if re.search(r'[",\n\t]', text) else text)
+    return ",".join(cells)
+
+
+def _table(names: list[str], rows: list[Values]) -> None:
+    cells = [[_short(_text(value)) for value in row] for row in rows]
+    widths = [max(len(row[index]) for row in [names, *cells]) for index in range(len(names))]
+    numeric = [
+        all(isinstance(row[index], int | float) or row[index] is None for row in rows) for index in range(len(names))
+    ]
+
+    def line(row: list[str]) -> str:
+        pairs = zip(row, widths, numeric, strict=True)
+        return "  ".join([f"{cell:>{width}}" if right else f"{cell:<{width}}" for cell, width, right in pairs]).rstrip()
+
+    head = line([safe(name) for name in names])
+    out(painted(head, "bold") if has_colour() else head)
+    for row in cells:
+        out(line(row))
+
+
+def _short(text: str) -> str:
+    text = safe(text[: CELL * 2])
+    return text if len(text) <= CELL else text[: CELL - 1] + "…"

@@ -1,0 +1,116 @@
+"""`waitbus tail`: events as they come. It ends at once when nobody reads its output any more."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import stat
+import time
+
+from waitbus.cli.arguments import duration, predicate
+from waitbus.cli.output import flush
+from waitbus.cli.show import add_format, printer
+from waitbus.client.subscribe import subscribe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from waitbus.client.subscribe import Subscription
+
+TIMED_OUT = 124
+_POLL_MAX_SEC = 86_400.0
+
+_DESCRIPTION = """\
+Print every event that matches, as it comes, until Ctrl-C. A hub is started if
+none runs, and one that restarts is returned to without missing an event."""
+
+_EPILOG = """\
+exit codes: 0, or 124 when --timeout passed before --count events came
+
+examples:
+  waitbus tail
+  waitbus tail --source pytest --match conclusion=failure
+  waitbus tail --since 1h --json | jq -r .summary
+  waitbus tail --count 1 --match name=build --timeout 10m
+  waitbus tail --format json | ssh other waitbus emit -
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags and help."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    add_filters(parser)
+    parser.add_argument("--since", metavar="WHEN", help="begin in the past: a duration (10m), an event_id, or start")
+    parser.add_argument("--count", metavar="N", type=count, help="end after so many events")
+    parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end after this time")
+    add_format(parser)
+    parser.add_argument("--no-autostart", action="store_true", help="start no hub; end with 2 when none runs")
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """The flags `--source` and `--match`."""
+    parser.add_argument("--source", metavar="NAME", help="only events of this source")
+    parser.add_argument(
+        "--match",
+        metavar="PREDICATE",
+        type=predicate,
+        action="append",
+        default=[],
+        help="such as conclusion=failure or 'exit_code>=1'; several AND, the same key again ORs",
+    )
+
+
+def count(text: str) -> int:
+    """A whole number, at least 1."""
+    if text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of events: write 1 or more")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print until it is enough."""
+    show = printer(args.format)
+    deadline = None if args.timeout is None else time.monotonic() + args.timeout
+    autostart = False if args.no_autostart else None
+    seen = 0
+    with subscribe(*args.match, source=args.source, since=args.since, autostart=autostart) as events:
+        pipe = _reader_of_ours()
+        while deadline is None or time.monotonic() < deadline:
+            items = events.receive(time.monotonic())
+            for item in items:
+                event = events.resolve(item)
+                if event is not None:
+                    show(event.as_frame())
+                    seen += 1
+                    if seen == args.count:
+                        return 0
+            if items:
+                flush()
+            else:
+                _sleep(events, pipe, deadline)
+    return TIMED_OUT if args.count else 0
+
+
+def _reader_of_ours() -> int | None:
+    """Standard output, if it is a pipe whose reader may go away; terminals and files are not to be polled."""
+    try:
+        mode = os.fstat(1).st_mode
+    except OSError:
+        return None
+    return 1 if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
+
+
+def _sleep(events: Subscription, pipe: int | None, deadline: float | None) -> None:
+    """Until the hub has something, the reader left, or `deadline`."""
+    fd = events.fileno()
+    now = time.monotonic()
+    until = events.stream.read_until if fd >= 0 else max(now, events.stream.retry_at)
+    until = min(until, now + _POLL_MAX_SEC if deadline is None else deadline)
+    poll = select.poll()
+    if fd >= 0:
+        poll.register(fd, select.POLLIN)
+    if pipe is not None:
+        poll.register(pipe, 0)  # an error is always told
+    for ready, _ in poll.poll(max(0.0, until - now) * 1000):
+        if ready == pipe:
+            raise BrokenPipeError
