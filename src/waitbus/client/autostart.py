@@ -27,7 +27,9 @@ ABSENT = (FileNotFoundError, ConnectionRefusedError)
 START_SEC = 60.0
 _RETRY_FIRST_SEC = 0.005
 _RETRY_LAST_SEC = 0.1
-# How long another hub that holds the lock but does not listen (it starts, or drains and leaves) is waited for.
+# What a hub says that found another one holding the state directory. When that one does not listen (it starts, or
+# drains and leaves), it is waited for.
+_TAKEN = "a hub already runs"
 _OTHER_HUB_SEC = 10.0
 _LOG_KEEP_BYTES = 256 * 1024
 _READY_FD = 3
@@ -113,9 +115,9 @@ def _start(settings: Settings, deadline: float) -> None:
         reason = _launch(settings, deadline)
         if reason is None or _listens(settings):
             return
-        if not _is_locked(settings.hub_lock) or time.monotonic() >= other:
+        if not reason.startswith(_TAKEN) or time.monotonic() >= other:
             raise HubError(f"the hub could not start: {reason} (log: {settings.hub_log})")
-        time.sleep(delay)  # another hub holds the state directory: it will listen soon, or leave
+        time.sleep(delay)
         delay = min(1.0, delay * 4)
 
 
@@ -229,18 +231,6 @@ def _try_lock(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_locked(path: str) -> bool:
-    """Whether a living process holds the hub's lock."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        return not _try_lock(fd)
-    finally:
-        os.close(fd)
 
 
 def _wait_readable(fd: int, deadline: float) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from waitbus.event import WaitbusError
+import os
+
 from waitbus.store.open import open_reader
 from waitbus.store.read import event_with_payload
 
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
 
 
 def from_store(settings: Settings, event_id: str) -> Event | None:
-    """The event with this id and its payload; None when it is no longer there, or the store cannot be read."""
-    try:
-        conn = open_reader(settings)
-        try:
-            return event_with_payload(conn, event_id)
-        finally:
-            conn.close()
-    except WaitbusError:
+    """The event with this id and its payload; None when it is no longer there. Raises `StoreError`."""
+    if not os.path.exists(settings.db_path):  # a daemon of 0.2.0 keeps its own
         return None
+    conn = open_reader(settings)
+    try:
+        return event_with_payload(conn, event_id)
+    finally:
+        conn.close()
