@@ -42,6 +42,7 @@ def settings(bus_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("WAITBUS_RUNTIME_DIR", str(bus_dir / "run"))
     monkeypatch.setenv("WAITBUS_CONFIG", str(bus_dir / "config.toml"))
     monkeypatch.setenv("WAITBUS_AUTOSTART", "0")
+    monkeypatch.setattr("waitbus.client.emit._default", None)  # it was read from another test's environment
     return settings_module.load()
 
 

@@ -382,6 +382,8 @@ def one_line(text: str, limit: int = 200) -> str:
     text = text[: limit * 4]
     if not text.isprintable():
         text = "".join([c if c.isprintable() else " " for c in text])
+    if len(text) <= limit and text.isprintable() and "  " not in text and text == text.strip():
+        return text
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

@@ -69,8 +69,10 @@ class Appender:
         # A child must not go on counting from its parent's last ULID.
         self._ulids = UlidFactory(time.time_ns, os.urandom)
 
-    def append(self, event: EventInsert) -> EmitResult:
+    def append(self, event: EventInsert, *, after_commit: Callable[[], object] | None = None) -> EmitResult:
         """Write one event and commit. A `delivery_id` already there writes nothing: the answer holds the earlier event.
+
+        `after_commit` is called at once when a row was written, before the answer is made: somebody waits for it.
 
         Raises ``ValueError`` before anything is written when the event cannot be said in SQL or JSON.
         """
@@ -90,6 +92,8 @@ class Appender:
                 raise self._failure(error) from error
             finally:
                 self._end(conn)
+        if after_commit is not None:
+            after_commit()
         stored = Event(
             event_id,
             event.event_type,
