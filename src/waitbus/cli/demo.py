@@ -1,0 +1,289 @@
+"""`waitbus demo`: the bus at work, on a bus of its own that leaves nothing behind.
+
+Whatever it shows is a real process, run by the command line it prints; this file starts them, watches and measures.
+A step that does not do what it says ends the demo with exit code 1. What runs the processes is `cli/stage.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+from waitbus.cli.output import flush, has_colour, note, out, out_json, painted, safe
+from waitbus.cli.stage import PATIENCE_S, WAITBUS, Signals, Stage, WrongStep, last_line
+from waitbus.event import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+_EPILOG = """\
+Examples:
+  waitbus demo          see it work
+  waitbus demo --json   the same for a program: each command, its exit code, the measured wakes
+"""
+_BUGGY, _FIXED = "sum(prices[1:])", "sum(prices)"
+_SHOP = "def total(prices):\n    return {}\n"
+_PYTEST_TESTS = """\
+from shop import total
+
+
+def test_an_empty_basket():
+    assert total([]) == 0
+
+
+def test_a_full_basket():
+    assert total([1, 2, 3]) == 6
+"""
+_UNITTEST_TESTS = """\
+import unittest
+
+from shop import total
+
+
+class Basket(unittest.TestCase):
+    def test_an_empty_basket(self):
+        self.assertEqual(total([]), 0)
+
+    def test_a_full_basket(self):
+        self.assertEqual(total([1, 2, 3]), 6)
+"""
+# Prints pytest's version, if this Python can run our plugin and has a pytest that can load it.
+_PROBE = (
+    "import sys; from importlib.metadata import version as v; p = v('pytest'); "
+    "sys.exit(sys.version_info < (3, 11) or int(p.partition('.')[0]) < 7 or print(p))"
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags and help."""
+    parser.description = (
+        "See it work in a few seconds, offline, on a bus of its own in a temporary directory: a wait that wakes when\n"
+        "a real test run fails, a wait that runs out of time, one wait for two sources. Leaves nothing behind.\n"
+        "Exit code 0 when every step did what it says, 1 when one did not.\n\n"
+        "A wake is measured from the event's received_at, which its producer stamps before the commit, to the first\n"
+        "byte that the waiting process prints: commit, ring, hub, that process's waking and printing are all in it."
+    )
+    parser.epilog = _EPILOG
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play it through, clean up, then say how it went."""
+    started = time.monotonic()
+    story = Story(quiet=args.json)
+    error = None
+    with Signals() as signals:
+        stage = Stage(signals)
+        try:
+            with stage:
+                _play(stage, story)
+        except WrongStep as wrong:
+            error = str(wrong)
+        except BrokenPipeError:
+            raise
+        except OSError as wrong:
+            error = f"{wrong.filename or stage.root}: {wrong.strerror or wrong}"
+    if error is None and os.path.exists(stage.root):
+        error = f"{stage.root} could not be removed"
+    seconds = round(time.monotonic() - started, 2)
+    if args.json:
+        story.facts |= {"ok": error is None, "error": error, "seconds": seconds, "steps": story.steps}
+        out_json(story.facts)
+    elif error is None:
+        story.line(f"\nEvery step did what it says, in {seconds:.1f} s. The hub has stopped, the directory is gone.")
+        story.line("Now with tests of your own: pytest -p waitbus.pytest, or waitbus run -- any command.")
+    else:
+        note(f"the demo went wrong: {error}")
+    return 0 if error is None else 1
+
+
+class Story:
+    """What is told: to a person line by line, or kept for the one JSON object."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.facts: dict[str, Any] = {}
+        self.steps: list[dict[str, Any]] = []
+        self._quiet = quiet
+        self._colour = has_colour()
+
+    def line(self, text: str, colour: str | None = None) -> None:
+        """One line (or an empty one and it), at once: what follows may take a moment."""
+        if not self._quiet:
+            gap, text = ("\n", text[1:]) if text.startswith("\n") else ("", text)
+            out(gap + painted(safe(text), colour if self._colour else None))
+            flush()
+
+    def step(self, name: str, text: str) -> None:
+        """Begin a step."""
+        self.steps.append({"name": name, "says": text, "commands": []})
+        self.line(f"\n{len(self.steps)}. {text}", "bold")
+
+    def command(self, shown: str) -> None:
+        """A command, before it is run, as it can be typed."""
+        self.steps[-1]["commands"].append({"command": shown, "exit_code": None})
+        self.line(f"   $ {shown}", "green")
+
+    def ended(self, who: str, shown: str, code: int, expected: int, text: str, output: bytes = b"") -> None:
+        """How a command ended. Raises `WrongStep` when it should have ended otherwise."""
+        begun = (entry for step in reversed(self.steps) for entry in step["commands"] if entry["command"] == shown)
+        next(begun)["exit_code"] = code
+        if code != expected:
+            raise WrongStep(f"`{shown}` ended with exit code {code} instead of {expected}: {last_line(output)}")
+        self.remark(f"{who} exit {code}, {text}")
+
+    def remark(self, text: str, **facts: object) -> None:
+        """A line under a command, and the figures in it."""
+        self.steps[-1] |= facts
+        self.line(f"     {text}")
+
+
+class Tests:
+    """How the project's tests are run here: the source that tells of them, the command as shown and as run."""
+
+    def __init__(self, name: str, source: str, text: str, shown: str, argv: list[str]) -> None:
+        self.name = name
+        self.source = source
+        self.text = text
+        self.shown = shown
+        self.argv = argv
+
+
+def find_tests(stage: Stage) -> Tests:
+    """Pytest in this interpreter, else the one of `python3`, else unittest under `waitbus run`."""
+    own = sys.executable if importlib.util.find_spec("pytest") else None
+    for python in (own, shutil.which("python3")):
+        if python is None:
+            continue
+        probe = stage.start([python, "-c", _PROBE])
+        version = stage.finish(probe)[0].decode().strip()
+        if probe.returncode == 0 and version:
+            flags = ["-q", "-p", "waitbus.pytest"]
+            shown = shlex.join(["pytest", *flags])
+            return Tests(f"pytest {version}", "pytest", _PYTEST_TESTS, shown, [python, "-m", "pytest", *flags])
+    words = ["run", "--name", "tests", "--"]
+    return Tests(
+        "unittest",
+        "process",
+        _UNITTEST_TESTS,
+        shlex.join(["waitbus", *words, "python3", "-m", "unittest"]),
+        [*WAITBUS, *words, sys.executable, "-m", "unittest"],
+    )
+
+
+def _play(stage: Stage, story: Story) -> None:
+    tests = find_tests(stage)
+    story.facts = {"directory": stage.root, "tests": tests.name}
+    story.line(f"A bus of its own in {stage.root}; the tests are run by {tests.name}.")
+    if tests.source != "pytest":
+        story.line("There is no pytest here, so `waitbus run` tells of them: of their end, not of their first failure.")
+    stage.write("test_shop.py", tests.text)
+    _wake(stage, story, tests)
+    _time_out(stage, story, tests)
+    _both(stage, story, tests)
+
+
+def _wake(stage: Stage, story: Story, tests: Tests) -> None:
+    """A blocked wait, a failing run, and how long it took from the one to the other."""
+    story.step("wake", "One shell waits until a test fails; another runs the tests, and one does.")
+    words = ["wait", "--source", tests.source, "--match", 'conclusion="failure"', "--timeout", "20s", "--print"]
+    waiting = shlex.join(["waitbus", *words])
+    story.command(waiting)
+    waiter = stage.start_ready(*words)
+    story.remark("wait:  blocked, asleep in the kernel", blocked=waiter.poll() is None)
+    stage.write("shop.py", _SHOP.format(_BUGGY))
+    story.command(tests.shown)
+    runner = stage.start(tests.argv)
+    wake_ms, still_running, event = _woken(stage, waiter, runner)
+    printed = b"".join(stage.finish(runner))
+    story.ended("tests:", tests.shown, runner.returncode, 1, last_line(printed), printed)
+    # Under `waitbus run` it is the runner that is still there: the tests had ended.
+    early = still_running and tests.source == "pytest"
+    text = f"woken {wake_ms:.1f} ms after the failure became an event{', before pytest had ended' if early else ''}"
+    story.ended("wait: ", waiting, waiter.returncode, 0, text)
+    story.remark(f"       {one_line(event['summary'], 100)}", wake_ms=wake_ms, before_the_end=early)
+
+
+def _woken(
+    stage: Stage, waiter: subprocess.Popen[bytes], cause: subprocess.Popen[bytes]
+) -> tuple[float, bool, dict[str, Any]]:
+    """How long the wake took in ms, whether its cause still ran then, and the event.
+
+    It counts from the event's `received_at`, which the producer stamps before it commits, to the first byte of the
+    wait's output here. So it holds the commit, the ring, the hub, the waking of the waiting process, its printing and
+    our own waking: a little more than a program that itself waits would see.
+    """
+    heard = _speaks(waiter, cause)
+    seen_ns = time.time_ns()
+    still_running = cause.poll() is None
+    if not heard:
+        raise WrongStep(f"the wait did not wake; the command it waits for said: {last_line(stage.end(cause))}")
+    out, err = stage.finish(waiter)
+    try:
+        event = json.loads(out.splitlines()[-1])
+    except (ValueError, IndexError):
+        raise WrongStep(f"the wait printed no event: {last_line(out + err)}") from None
+    return round((seen_ns - event["received_at"]) / 1e6, 3), still_running, event
+
+
+def _speaks(waiter: subprocess.Popen[bytes], cause: subprocess.Popen[bytes]) -> bool:
+    """Block until the wait prints something. False when it did not for two seconds after its cause ended."""
+    until = time.monotonic() + PATIENCE_S
+    ended = False
+    while time.monotonic() < until:
+        # It comes round only while nothing happens: the wait's first word ends the `select` at once.
+        if select.select([waiter.stdout or -1], [], [], 0.2)[0]:
+            return True
+        if not ended and cause.poll() is not None:
+            ended, until = True, time.monotonic() + 2.0
+    return False
+
+
+def _time_out(stage: Stage, story: Story, tests: Tests) -> None:
+    story.step("timeout", "Nothing more fails, so the next wait runs out of time.")
+    words = ["wait", "--source", tests.source, "--match", 'conclusion="failure"', "--timeout", "500ms"]
+    shown = shlex.join(["waitbus", *words])
+    story.command(shown)
+    began = time.monotonic()
+    waiter = stage.start([*WAITBUS, *words])
+    printed = b"".join(stage.finish(waiter))
+    seconds = round(time.monotonic() - began, 2)
+    text = f"timed out; {seconds:.2f} s with the start of the command"
+    story.ended("wait: ", shown, waiter.returncode, 124, text, printed)
+    story.steps[-1]["seconds"] = seconds
+
+
+def _both(stage: Stage, story: Story, tests: Tests) -> None:
+    """One wait over two sources: still blocked after the first, woken by the second."""
+    story.step("all-of", "One wait for two sources: the tests succeed, and an agent approves.")
+    green, approved = f'{tests.source}:conclusion="success"', 'agent:msg_body="approved"'
+    words = ["wait", "--all-of", green, approved, "--timeout", "20s", "--print"]
+    waiting = shlex.join(["waitbus", *words])
+    story.command(waiting)
+    waiter = stage.start_ready(*words)
+    stage.write("shop.py", _SHOP.format(_FIXED))
+    story.command(tests.shown)
+    runner = stage.start(tests.argv)
+    printed = b"".join(stage.finish(runner))
+    if waiter.poll() is not None:
+        raise WrongStep("the wait ended after the first of its two sources")
+    text = f"{last_line(printed)}; the wait is still blocked"
+    story.ended("tests:", tests.shown, runner.returncode, 0, text, printed)
+    telling = ["emit", "--source", "agent", "--event-type", "agent_message", "--msg-body", "approved"]
+    shown = shlex.join(["waitbus", *telling])
+    story.command(shown)
+    teller = stage.start([*WAITBUS, *telling])
+    wake_ms, _, _ = _woken(stage, waiter, teller)
+    printed = b"".join(stage.finish(teller))
+    story.ended("emit: ", shown, teller.returncode, 0, last_line(printed), printed)
+    text = f"woken {wake_ms:.1f} ms after the second event"
+    story.ended("wait: ", waiting, waiter.returncode, 0, text)
+    story.steps[-1]["wake_ms"] = wake_ms
