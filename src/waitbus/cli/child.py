@@ -171,7 +171,7 @@ class Child:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def wait(self) -> int:
-        """Pass its output on until it ends, and give its wait status. What it left in the background is not waited for."""
+        """Pass its output on until it ends; its wait status. What it left in the background is not waited for."""
         poll = select.poll()
         for fd in (self._wake, *self._passing):
             poll.register(fd, select.POLLIN)

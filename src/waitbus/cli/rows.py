@@ -9,7 +9,7 @@ from waitbus.cli.output import has_colour, is_terminal, out, out_json, painted, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     Values = tuple[Any, ...]
@@ -60,20 +60,24 @@ def _csv(row: Iterable[object]) -> str:
 
 
 def _table(names: list[str], rows: list[Values]) -> None:
-    cells = [[_short(_text(value)) for value in row] for row in rows]
-    widths = [max(len(row[index]) for row in [names, *cells]) for index in range(len(names))]
-    numeric = [
-        all(isinstance(row[index], int | float) or row[index] is None for row in rows) for index in range(len(names))
-    ]
+    columns = range(len(names))
+    numeric = [at for at in columns if all(isinstance(row[at], int | float | None) for row in rows)]
+    print_table(names, [[_text(value) for value in row] for row in rows], numeric)
+
+
+def print_table(names: list[str], rows: Iterable[list[str]], numeric: Sequence[int] = ()) -> None:
+    """Columns under their names, those of `numeric` to the right; cells made safe, and cut where they are long."""
+    head = [safe(name) for name in names]
+    cells = [[_short(value) for value in row] for row in rows]
+    widths = [max(len(row[at]) for row in [head, *cells]) for at in range(len(names))]
 
     def line(row: list[str]) -> str:
-        pairs = zip(row, widths, numeric, strict=True)
-        return "  ".join([f"{cell:>{width}}" if right else f"{cell:<{width}}" for cell, width, right in pairs]).rstrip()
+        pairs = enumerate(zip(row, widths, strict=True))
+        return "  ".join([cell.rjust(width) if at in numeric else cell.ljust(width) for at, (cell, width) in pairs])
 
-    head = line([safe(name) for name in names])
-    out(painted(head, "bold") if has_colour() else head)
+    out(painted(line(head).rstrip(), "bold") if has_colour() else line(head).rstrip())
     for row in cells:
-        out(line(row))
+        out(line(row).rstrip())
 
 
 def _short(text: str) -> str:

@@ -1,0 +1,164 @@
+"""`waitbus status`: whether the bus is well, for a person or a script. It looks, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from waitbus import wire
+from waitbus.cli.output import has_colour, out, out_json, painted, safe
+from waitbus.cli.times import size, span
+from waitbus.client.autostart import ABSENT, connect
+from waitbus.event import WaitbusError
+from waitbus.predicate import Predicate
+from waitbus.settings import load
+from waitbus.store.open import open_reader
+from waitbus.store.read import last_seq, read_after
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from waitbus.settings import Settings
+
+UNWELL = 1
+_ANSWER_SEC = 5.0
+
+_DESCRIPTION = "Say whether the bus is well: the hub and how long it runs, the store and how big it is, the last event."
+_EPILOG = """\
+exit codes: 0 all is well, 1 no hub runs, or something is wrong
+
+examples:
+  waitbus status
+  waitbus status --json | jq .store.events
+  waitbus status >/dev/null || waitbus serve hub
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags and help."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at the hub and the store."""
+    settings = load()
+    hub, store = hub_state(settings), store_state(settings)
+    problems = [state["problem"] for state in (hub, store) if state.get("problem")]
+    if args.json:
+        out_json({"healthy": not problems, "hub": hub, "store": store, "problems": problems})
+    else:
+        _print(hub, store)
+    return UNWELL if problems else 0
+
+
+def hub_state(settings: Settings) -> dict[str, Any]:
+    """Whether a hub answers, which process it is, and for how many seconds it has run."""
+    state: dict[str, Any] = {"running": False, "pid": None, "uptime_sec": None, "socket": settings.broadcast_socket}
+    try:
+        connection = connect(settings)
+    except ABSENT:
+        state["problem"] = "no hub runs: the next client starts one" if settings.autostart else "no hub runs"
+        return state
+    except BlockingIOError:
+        state["problem"] = "the hub accepts no connection: it has too many to look at, or is stopped"
+        return state
+    except WaitbusError as error:
+        state["problem"] = str(error)
+        return state
+    # Nothing matches this: the hub says where it stands, and no event comes.
+    nothing = Predicate.from_object({"key": "event_id", "op": "eq", "value": ""})
+    try:
+        connection.settimeout(_ANSWER_SEC)
+        connection.sendall(wire.encode(wire.subscribe_frame(match=nothing, caught_up=True)))
+        decoder = wire.Decoder()
+        while data := connection.recv(wire.MAX_FRAME_BYTES):
+            for frame in map(wire.decode, decoder.feed(data)):
+                if frame.get("kind") == "subscribe_ack":
+                    state.update(running=True, pid=_pid(settings))
+                    if "caught_up" not in (frame.get("features") or ()):
+                        return state
+                elif frame.get("kind") == "daemon_heartbeat":
+                    state["uptime_sec"] = frame.get("uptime_sec")
+                    return state
+        state["problem"] = "the hub ended the connection without an answer"
+    except (OSError, wire.WireError):
+        state["problem"] = f"the hub gave no answer within {_ANSWER_SEC:g} s: is it stopped?"
+    finally:
+        connection.close()
+    return state
+
+
+def _pid(settings: Settings) -> int | None:
+    try:
+        with open(settings.hub_lock, encoding="ascii", errors="replace") as file:
+            return int(file.read(20))
+    except (OSError, ValueError):
+        return None
+
+
+def store_state(settings: Settings) -> dict[str, Any]:
+    """The store's size in bytes, with what is still in its log; its rows; its newest event and that one's age."""
+    path = settings.db_path
+    state: dict[str, Any] = {"path": path, "bytes": 0, "events": 0, "last_event": None}
+    if not os.path.lexists(path):  # nothing was emitted yet, and nothing is wrong
+        return state
+    state["bytes"] = file_bytes(path)
+    try:
+        conn = open_reader(settings)
+        try:
+            state["events"] = conn.execute("SELECT count(*) FROM events").fetchone()[0]
+            newest = read_after(conn, last_seq(conn) - 1, 1)
+        finally:
+            conn.close()
+    except WaitbusError as error:
+        state["problem"] = str(error)
+        return state
+    for _, frame in newest:
+        state["last_event"] = {
+            "event_id": frame["event_id"],
+            "source": frame["fields"]["source"],
+            "event_type": frame["event_type"],
+            "summary": frame["summary"],
+            "age_sec": round(max(0.0, (time.time_ns() - frame["received_at"]) / 1e9), 3),
+        }
+    return state
+
+
+def file_bytes(path: str) -> int:
+    """Bytes on the disk of a database and of its log."""
+    total = 0
+    for name in (path, f"{path}-wal"):
+        try:
+            total += os.stat(name).st_size
+        except OSError:
+            continue
+    return total
+
+
+def _print(hub: dict[str, Any], store: dict[str, Any]) -> None:
+    if hub["running"]:
+        words = ["up"]
+        if hub["pid"] is not None:
+            words.append(f"pid {hub['pid']}")
+        if hub["uptime_sec"] is not None:
+            words.append(f"for {span(hub['uptime_sec'])}")
+        _line("hub", ", ".join(words), "green")
+    else:
+        _line("hub", hub["problem"], "red")
+    _line("socket", hub["socket"])
+    _line("store", f"{store['path']}, {size(store['bytes'])}, {store['events']:,} events")
+    last = store["last_event"]
+    if store.get("problem"):
+        _line("", store["problem"], "red")
+    elif last is None:
+        _line("last", "no events yet: waitbus emit --help says how to make one")
+    else:
+        _line("last", f"{span(last['age_sec'])} ago: {last['summary']}")
+
+
+def _line(title: str, text: str, colour: str | None = None) -> None:
+    text = safe(text)
+    out(f"{title:<8}{painted(text, colour) if has_colour() else text}")
