@@ -6,6 +6,10 @@ No ``dataclasses`` and no ``typing`` at run time: ``waitbus emit`` loads this fi
 
 from __future__ import annotations
 
+import json
+import json.encoder
+import math
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,6 +86,51 @@ _ENTROPY_MASK = (1 << _ENTROPY_BITS) - 1
 _BATCH_MASK = (1 << 20) - 1
 _PAIRS = [a + b for a in CROCKFORD for b in CROCKFORD]
 _CROCKFORD_SET = frozenset(CROCKFORD)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _no_default(value: object) -> Any:
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+# CPython's encoder, made once: `JSONEncoder.encode` makes one for every call, which is a third of what it costs.
+_make_encoder = getattr(json.encoder, "c_make_encoder", None)
+_encode_chunks = _make_encoder and _make_encoder(
+    None, _no_default, json.encoder.encode_basestring, None, ":", ",", False, False, False
+)
+
+
+def to_json(value: object) -> str:
+    """`value` as compact JSON, not escaped beyond need.
+
+    Raises ``ValueError`` (NaN, infinity), ``TypeError`` (no JSON value) or ``RecursionError`` (too deep, or circular).
+    """
+    if _encode_chunks is None:
+        return _ENCODER.encode(value)
+    return "".join(_encode_chunks(value, 0))
+
+
+def from_json(text: str) -> Any:
+    """The one JSON value in `text`, every number finite. Raises ``ValueError`` or, when too deep, ``RecursionError``."""
+    try:
+        value, end = _DECODER.raw_decode(text)
+        if end == len(text):
+            return value
+    except json.JSONDecodeError:
+        pass  # maybe only for white space before it
+    return _DECODER.decode(text)
 
 
 def is_ulid(text: object) -> bool:
@@ -391,15 +440,16 @@ def one_line(text: str, limit: int = 200) -> str:
 def default_summary(fields: Mapping[str, Any]) -> str:
     """One line for a person, made from the fields, for producers that gave none."""
     get = fields.get
-    what = get("conclusion") or get("status") or get("action") or ""
-    name: object = ""
-    for key in _NAMING_FIELDS:
-        if name := get(key):
-            break
+    name = (
+        get("workflow_name")
+        or get("job_name")
+        or get("alert_name")
+        or get("container_name")
+        or get("path")
+        or get("msg_body")
+        or get("name")
+        or ""
+    )
     where = "" if get("owner") == "local" else f"{get('owner')}/{get('repo')}"
-    words = (str(get("source")), str(get("event_type")), where, str(name or ""), str(what))
-    return one_line(" ".join([word for word in words if word]))
-
-
-# What a summary calls an event by: the first of these that is there.
-_NAMING_FIELDS = ("workflow_name", "job_name", "alert_name", "container_name", "path", "msg_body", "name")
+    words = [get("source"), get("event_type"), where, name, get("conclusion") or get("status") or get("action")]
+    return one_line(" ".join([str(word) for word in words if word]))

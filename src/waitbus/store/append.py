@@ -18,6 +18,7 @@ from waitbus.store.errors import explain, is_busy
 from waitbus.store.open import open_writer
 from waitbus.store.read import event_of_delivery
 from waitbus.store.rows import GROUP, fields_of_event, row_of
+from waitbus.store.wal import Wal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from waitbus.store.rows import Row, Statement
 
 CHUNK = 1000  # rows in one transaction of a batch: some 15 ms of everybody else's time
-_PAUSE_S = 0.0005
+_PAUSE_S = 0.0002
 
 
 class BatchResult:
@@ -59,6 +60,7 @@ class Appender:
     def __init__(self, settings: Settings, timeout: float = 5.0) -> None:
         self._settings = settings
         self._timeout = timeout
+        self._wal = Wal(settings.db_path)
         self._reset()
         _appenders.append(self)
 
@@ -78,22 +80,26 @@ class Appender:
         """
         statement, values = row_of(event)
         given_id = values[1]
+        deadline = time.monotonic() + self._timeout
         with self._lock:
-            conn = self._begin()
+            conn = self._open()
             try:
-                # Made under the lock, so that ids of several processes rise with the order of their commits.
-                values[0] = event_id = self._ulids()
-                values[1] = delivery_id = given_id or event_id
-                inserted = conn.execute(statement[0], values).rowcount == 1
-                conn.execute("COMMIT")
+                while True:
+                    # Made anew for each try, so that ids of several processes rise with the order of their commits.
+                    values[0] = event_id = self._ulids()
+                    values[1] = delivery_id = given_id or event_id
+                    try:
+                        # In autocommit mode: the lock is held inside one call, not across three.
+                        inserted = conn.execute(statement[0], values).rowcount == 1
+                        break
+                    except sqlite3.OperationalError as error:
+                        _pause(error, deadline)
                 if not inserted:
                     return EmitResult(False, event_of_delivery(conn, delivery_id))
             except (sqlite3.Error, ValueError, OverflowError) as error:
                 raise self._failure(error) from error
             finally:
                 self._end(conn)
-        if after_commit is not None:
-            after_commit()
         stored = Event(
             event_id,
             event.event_type,
@@ -123,6 +129,7 @@ class Appender:
             last = last_id or last
             if after_commit is not None:
                 after_commit()
+            self.settle()
         return BatchResult(inserted, seen - inserted, last)
 
     def _write(self, chunk: list[Row]) -> tuple[int, str | None]:
@@ -130,8 +137,15 @@ class Appender:
         count = 0
         last = None
         with self._lock:
-            conn = self._begin()
+            conn = self._open()
+            deadline = time.monotonic() + self._timeout
             try:
+                while True:
+                    try:
+                        conn.execute("BEGIN IMMEDIATE")
+                        break
+                    except sqlite3.OperationalError as error:
+                        _pause(error, deadline)
                 for (_, values), event_id in zip(chunk, self._ulids.batch(len(chunk)), strict=True):
                     values[0] = event_id
                     if values[1] is None:
@@ -147,26 +161,17 @@ class Appender:
                 self._end(conn)
         return count, last
 
-    def _begin(self) -> sqlite3.Connection:
-        """The connection, holding SQLite's write lock. Every `_begin` is followed by an `_end`."""
+    def _open(self) -> sqlite3.Connection:
+        """The connection, busy from now on: every `_open` is followed by an `_end`."""
         conn = self._conn
-        deadline = time.monotonic() + self._timeout
-        try:
-            if conn is None:
-                self._conn = conn = open_writer(self._settings, timeout=self._timeout)
-                conn.execute("PRAGMA busy_timeout = 0")
-            self._busy = True
-            while True:
-                try:
-                    conn.execute("BEGIN IMMEDIATE")
-                    return conn
-                except sqlite3.OperationalError as error:
-                    if not is_busy(error) or time.monotonic() > deadline:
-                        raise
-                time.sleep(_PAUSE_S)
-        except sqlite3.Error as error:
-            self._busy = False
-            raise explain(error, self._settings.db_path) from error
+        if conn is None:
+            conn = open_writer(self._settings, timeout=self._timeout)
+            conn.execute("PRAGMA busy_timeout = 0")
+            self._conn = conn
+        if self._wal.is_long():
+            self._wal.shorten(conn)
+        self._busy = True
+        return conn
 
     def _end(self, conn: sqlite3.Connection) -> None:
         """Undo what was not committed, whatever stopped it: an error, or an interrupt."""
@@ -181,12 +186,29 @@ class Appender:
             return ValueError(f"text is no UTF-8: it holds a lone surrogate at {error.start}")
         return ValueError("a number is outside SQLite's 64 bits")
 
+    def settle(self) -> None:
+        """Shorten the store's log if it is long: a few milliseconds, best spent after the bell was rung.
+
+        Who never calls this pays for it in a later `append`.
+        """
+        if self._wal.is_long():
+            with self._lock:
+                if self._conn is not None and not self._busy:
+                    self._wal.shorten(self._conn)
+
     def close(self) -> None:
         """Close the connection; a later append opens it again."""
         with self._lock:
             conn, self._conn = self._conn, None
             if conn is not None:
                 conn.close()
+
+
+def _pause(error: sqlite3.OperationalError, deadline: float) -> None:
+    """Wait a little for whoever holds the lock; raise what is no matter of waiting, or has been waited for enough."""
+    if not is_busy(error) or time.monotonic() > deadline:
+        raise error
+    time.sleep(_PAUSE_S)
 
 
 def _insert(conn: sqlite3.Connection, statement: Statement, rows: list[list[Any]]) -> int:

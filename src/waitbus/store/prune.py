@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from waitbus.store.errors import explain, is_busy
+from waitbus.store.errors import explain, is_busy, path_of
+from waitbus.store.wal import Wal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +76,12 @@ def prune_step(
     try:
         try:
             step = _delete(conn, policy, now_ns, start_seq, limit)
-            return step if step.more else PruneStep(step.deleted, step.next_seq, _give_back(conn, policy))
+            if not step.more:
+                step.more = _give_back(conn, policy)
+            wal = Wal(path_of(conn))
+            if (step.deleted or step.more) and wal.is_long():
+                wal.shorten(conn)
+            return step
         finally:
             if conn.in_transaction:
                 conn.execute("ROLLBACK")

@@ -6,7 +6,6 @@ numbers. Every frame given out can be said in JSON and has the keys and types of
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 
@@ -15,6 +14,7 @@ from waitbus.event import (
     Event,
     default_summary,
     encode_ulid,
+    from_json,
     is_ulid,
 )
 from waitbus.store.errors import explain
@@ -179,24 +179,10 @@ def _as_int(value: object) -> int | None:
 def _natural(text: str) -> dict[str, Any]:
     """The natural fields; nothing when the text is no JSON object, however it was broken."""
     try:
-        value = _DECODER.decode(text)
+        value = from_json(text)
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
 
 
 def last_seq(conn: sqlite3.Connection) -> int:

@@ -7,12 +7,11 @@ the trigger. Both together halve the price.
 
 from __future__ import annotations
 
-import json
 import time
 from itertools import compress
 from operator import attrgetter, is_not
 
-from waitbus.event import FIELD_COLUMNS, default_summary, fields_of
+from waitbus.event import FIELD_COLUMNS, default_summary, fields_of, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ _always_of = attrgetter("delivery_id", "received_at", "summary", "fields", *_ALW
 _columns_of = attrgetter(*FIELD_COLUMNS)
 _all_of = attrgetter("source", "event_type", "owner", "repo", "ingest_method", *FIELD_COLUMNS)
 _ALL = ("source", "event_type", "owner", "repo", "ingest_method", *FIELD_COLUMNS)
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 _nones = (None,) * len(_MAYBE)
 
@@ -49,7 +47,7 @@ def row_of(event: EventInsert) -> Row:
     fields_json = None
     if natural:
         try:
-            fields_json = _encode(natural)
+            fields_json = to_json(natural)
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"fields hold what JSON cannot say: {error}") from None
     if received_at is None:

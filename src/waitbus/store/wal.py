@@ -1,0 +1,55 @@
+"""The write-ahead log, and who takes it back into the file: a writer, after its commit was told, when the log has grown.
+
+SQLite would do it inside a commit, before the bell, and then without a lock: among busy writers it never comes to an end,
+and the log grows by gigabytes, every commit trying anew.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+# The size at which it is time: some 800 events written one at a time, or 10,000 in batches.
+LIMIT = 16 << 20
+# What the file keeps of it afterwards; anything above shows that the log itself has grown.
+KEEP = LIMIT // 4
+# How long a checkpoint may wait for the write lock, and then, holding it, for a slow reader.
+_WAIT_MS = 20
+
+
+class Wal:
+    """Watches the log of one store for one writer."""
+
+    __slots__ = ("_limit", "_path")
+
+    def __init__(self, db_path: str) -> None:
+        self._path = db_path + "-wal"
+        self._limit = LIMIT
+
+    def is_long(self) -> bool:
+        """Whether it is time for `shorten`: one `stat`, cheap enough for every commit."""
+        try:
+            size = os.stat(self._path).st_size
+        except OSError:
+            return False
+        if size < LIMIT:
+            self._limit = LIMIT
+        return size >= self._limit
+
+    def shorten(self, conn: sqlite3.Connection) -> None:
+        """Copy the log into the file, so that the next commit starts it anew. Never raises: nothing is lost without it.
+
+        When a reader holds it up, the next try comes after as much again.
+        """
+        try:
+            self._limit = os.stat(self._path).st_size + LIMIT
+            patience = conn.execute("PRAGMA busy_timeout").fetchone()[0]
+            try:
+                conn.execute(f"PRAGMA busy_timeout = {_WAIT_MS}")
+                # The first does most of the work without the write lock, the second what came meanwhile, with it.
+                conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                conn.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+            finally:
+                conn.execute(f"PRAGMA busy_timeout = {patience}")
+        except (OSError, sqlite3.Error):
+            return
