@@ -14,7 +14,7 @@ from itertools import chain, groupby
 from operator import itemgetter
 
 from waitbus.event import EmitResult, Event, UlidFactory
-from waitbus.store.errors import explain, is_busy
+from waitbus.store.errors import StoreError, explain, is_busy
 from waitbus.store.open import open_writer
 from waitbus.store.read import event_of_delivery
 from waitbus.store.rows import GROUP, fields_of_event, row_of
@@ -29,8 +29,14 @@ if TYPE_CHECKING:
     from waitbus.settings import Settings
     from waitbus.store.rows import Row, Statement
 
-CHUNK = 1000  # rows in one transaction of a batch: some 15 ms of everybody else's time
+# A transaction of a batch ends after so many rows, or characters of payload: some 15 ms of everybody else's time.
+CHUNK = 1000
+CHUNK_CHARS = 1 << 20
+# Between two tries for the lock. Measured with eight processes on two cores: longer costs the unlucky one his turn,
+# shorter costs the holder his core. Who has waited long enough for it to be no crowd but a stopped process slows down.
 _PAUSE_S = 0.0002
+_LONG_PAUSE_S = 0.002
+_LONG_TRIES = 2000
 
 
 class BatchResult:
@@ -62,11 +68,10 @@ class Appender:
         self._timeout = timeout
         self._wal = Wal(settings.db_path)
         self._reset()
-        _appenders.append(self)
 
     def _reset(self) -> None:
         self._lock = RLock()
-        self._busy = False
+        self._depth = 0
         self._conn: sqlite3.Connection | None = None
         # A child must not go on counting from its parent's last ULID.
         self._ulids = UlidFactory(time.time_ns, os.urandom)
@@ -75,14 +80,13 @@ class Appender:
         """Write one event and commit. A `delivery_id` already there writes nothing: the answer holds the earlier event.
 
         `after_commit` is called at once when a row was written, before the answer is made: somebody waits for it.
-
         Raises ``ValueError`` before anything is written when the event cannot be said in SQL or JSON.
         """
         statement, values = row_of(event)
         given_id = values[1]
-        deadline = time.monotonic() + self._timeout
+        waiting = _Waiting(self._timeout)
         with self._lock:
-            conn = self._open()
+            conn = self._enter()
             try:
                 while True:
                     # Made anew for each try, so that ids of several processes rise with the order of their commits.
@@ -90,26 +94,22 @@ class Appender:
                     values[1] = delivery_id = given_id or event_id
                     try:
                         # In autocommit mode: the lock is held inside one call, not across three.
-                        inserted = conn.execute(statement[0], values).rowcount == 1
+                        written = conn.execute(statement[0], values)
                         break
                     except sqlite3.OperationalError as error:
-                        _pause(error, deadline)
-                if not inserted:
+                        waiting.after(error)
+                if written.rowcount != 1:
                     return EmitResult(False, event_of_delivery(conn, delivery_id))
             except (sqlite3.Error, ValueError, OverflowError) as error:
                 raise self._failure(error) from error
             finally:
-                self._end(conn)
-        stored = Event(
-            event_id,
-            event.event_type,
-            event.owner,
-            event.repo,
-            values[2],
-            delivery_id,
-            values[3],
-            fields_of_event(event),
-        )
+                self._leave(conn)
+        if after_commit is not None:
+            after_commit()
+        self._settle()
+        fields = fields_of_event(event)
+        _, _, received_at, summary, *_ = values
+        stored = Event(event_id, event.event_type, event.owner, event.repo, received_at, delivery_id, summary, fields)
         return EmitResult(True, stored)
 
     def append_many(
@@ -129,23 +129,23 @@ class Appender:
             last = last_id or last
             if after_commit is not None:
                 after_commit()
-            self.settle()
+            self._settle()
         return BatchResult(inserted, seen - inserted, last)
 
     def _write(self, chunk: list[Row]) -> tuple[int, str | None]:
         """One transaction: how many rows were new, and the last one's id."""
         count = 0
         last = None
+        waiting = _Waiting(self._timeout)
         with self._lock:
-            conn = self._open()
-            deadline = time.monotonic() + self._timeout
+            conn = self._enter()
             try:
                 while True:
                     try:
                         conn.execute("BEGIN IMMEDIATE")
                         break
                     except sqlite3.OperationalError as error:
-                        _pause(error, deadline)
+                        waiting.after(error)
                 for (_, values), event_id in zip(chunk, self._ulids.batch(len(chunk)), strict=True):
                     values[0] = event_id
                     if values[1] is None:
@@ -158,26 +158,27 @@ class Appender:
             except (sqlite3.Error, ValueError, OverflowError) as error:
                 raise self._failure(error) from error
             finally:
-                self._end(conn)
+                self._leave(conn)
         return count, last
 
-    def _open(self) -> sqlite3.Connection:
-        """The connection, busy from now on: every `_open` is followed by an `_end`."""
+    def _enter(self) -> sqlite3.Connection:
+        """The connection, in use from now on: every `_enter` is followed by a `_leave`."""
         conn = self._conn
         if conn is None:
+            _appenders.add(self)
             conn = open_writer(self._settings, timeout=self._timeout)
             conn.execute("PRAGMA busy_timeout = 0")
             self._conn = conn
-        if self._wal.is_long():
-            self._wal.shorten(conn)
-        self._busy = True
+        elif self._depth and conn.in_transaction:
+            raise StoreError("emit in a signal handler came in the middle of emit_many: emit after the handler instead")
+        self._depth += 1
         return conn
 
-    def _end(self, conn: sqlite3.Connection) -> None:
+    def _leave(self, conn: sqlite3.Connection) -> None:
         """Undo what was not committed, whatever stopped it: an error, or an interrupt."""
-        if conn.in_transaction:
+        self._depth -= 1
+        if not self._depth and conn.in_transaction:
             conn.execute("ROLLBACK")
-        self._busy = False
 
     def _failure(self, error: sqlite3.Error | ValueError | OverflowError) -> Exception:
         if isinstance(error, sqlite3.Error):
@@ -186,29 +187,43 @@ class Appender:
             return ValueError(f"text is no UTF-8: it holds a lone surrogate at {error.start}")
         return ValueError("a number is outside SQLite's 64 bits")
 
-    def settle(self) -> None:
-        """Shorten the store's log if it is long: a few milliseconds, best spent after the bell was rung.
-
-        Who never calls this pays for it in a later `append`.
-        """
+    def _settle(self) -> None:
+        """Shorten the store's log when it has grown long: after the bell, when nobody waits for it."""
         if self._wal.is_long():
             with self._lock:
-                if self._conn is not None and not self._busy:
+                if self._conn is not None and not self._depth:
                     self._wal.shorten(self._conn)
 
     def close(self) -> None:
         """Close the connection; a later append opens it again."""
         with self._lock:
             conn, self._conn = self._conn, None
+            _appenders.discard(self)
             if conn is not None:
                 conn.close()
 
 
-def _pause(error: sqlite3.OperationalError, deadline: float) -> None:
-    """Wait a little for whoever holds the lock; raise what is no matter of waiting, or has been waited for enough."""
-    if not is_busy(error) or time.monotonic() > deadline:
-        raise error
-    time.sleep(_PAUSE_S)
+class _Waiting:
+    """The wait for SQLite's write lock, at most `timeout` seconds from the first time it was found taken."""
+
+    __slots__ = ("_deadline", "_timeout", "_tries")
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._deadline = 0.0
+        self._tries = 0
+
+    def after(self, error: sqlite3.OperationalError) -> None:
+        """Wait a little; raise what is no matter of waiting, or has been waited for enough."""
+        if not is_busy(error):
+            raise error
+        now = time.monotonic()
+        if not self._tries:
+            self._deadline = now + self._timeout
+        elif now > self._deadline:
+            raise error
+        self._tries += 1
+        time.sleep(_PAUSE_S if self._tries < _LONG_TRIES else _LONG_PAUSE_S)
 
 
 def _insert(conn: sqlite3.Connection, statement: Statement, rows: list[list[Any]]) -> int:
@@ -225,38 +240,48 @@ def _insert(conn: sqlite3.Connection, statement: Statement, rows: list[list[Any]
 
 def _chunks(events: Iterable[EventInsert]) -> Iterator[list[Row]]:
     chunk: list[Row] = []
+    chars = 0
     for event in events:
         chunk.append(row_of(event))
-        if len(chunk) == CHUNK:
+        chars += len(event.payload_json)
+        if len(chunk) == CHUNK or chars > CHUNK_CHARS:
             yield chunk
             chunk = []
+            chars = 0
     if chunk:
         yield chunk
 
 
-# Forks. SQLite keeps the locks it holds in memory, which a child would inherit without the locks themselves.
+# Forks. SQLite keeps the locks it holds in memory, which a child would inherit without the locks themselves: the child
+# would write without a lock, or take one for held that nobody holds. So no connection of ours lives through a fork.
 
-_appenders: list[Appender] = []
+_appenders: set[Appender] = set()  # those with a connection
+_forking: list[Appender] = []
+_abandoned: list[sqlite3.Connection] = []
 
 
 def _before_fork() -> None:
-    for appender in _appenders:
+    for appender in list(_appenders):
         appender._lock.acquire()
-        if not appender._busy:
-            appender.close()
+        _forking.append(appender)
+        if not appender._depth:
+            conn, appender._conn = appender._conn, None
+            if conn is not None:
+                conn.close()
 
 
 def _after_in_parent() -> None:
-    for appender in _appenders:
-        appender._lock.release()
+    while _forking:
+        _forking.pop()._lock.release()
 
 
 def _after_in_child() -> None:
-    for appender in _appenders:
+    while _forking:
+        appender = _forking.pop()
         if appender._conn is not None:
+            # Forked in the middle of an append, by a signal handler: never to be closed or collected here.
             _abandoned.append(appender._conn)
         appender._reset()
 
 
-_abandoned: list[sqlite3.Connection] = []
 os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

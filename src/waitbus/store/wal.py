@@ -1,7 +1,7 @@
-"""The write-ahead log, and who takes it back into the file: a writer, after its commit was told, when the log has grown.
+"""The write-ahead log, and who takes it back into the file: a writer whose commit has been told, when the log is long.
 
-SQLite would do it inside a commit, before the bell, and then without a lock: among busy writers it never comes to an end,
-and the log grows by gigabytes, every commit trying anew.
+SQLite would do it inside a commit, before the bell, and without a lock: among busy writers it never comes to an end,
+the log grows by gigabytes, and every commit tries anew.
 """
 
 from __future__ import annotations
