@@ -82,24 +82,14 @@ class Appender:
         `after_commit` is called at once when a row was written, before the answer is made: somebody waits for it.
         Raises ``ValueError`` before anything is written when the event cannot be said in SQL or JSON.
         """
-        statement, values = row_of(event)
-        given_id = values[1]
+        row = row_of(event)
         waiting = _Waiting(self._timeout)
         with self._lock:
             conn = self._enter()
             try:
-                while True:
-                    # Made anew for each try, so that ids of several processes rise with the order of their commits.
-                    values[0] = event_id = self._ulids()
-                    values[1] = delivery_id = given_id or event_id
-                    try:
-                        # In autocommit mode: the lock is held inside one call, not across three.
-                        written = conn.execute(statement[0], values)
-                        break
-                    except sqlite3.OperationalError as error:
-                        waiting.after(error)
+                written = self._insert(conn, row, waiting)
                 if written.rowcount != 1:
-                    return EmitResult(False, event_of_delivery(conn, delivery_id))
+                    return EmitResult(False, event_of_delivery(conn, row[1][1]))
             except (sqlite3.Error, ValueError, OverflowError) as error:
                 raise self._failure(error) from error
             finally:
@@ -108,9 +98,22 @@ class Appender:
             after_commit()
         self._settle()
         fields = fields_of_event(event)
-        _, _, received_at, summary, *_ = values
+        event_id, delivery_id, received_at, summary, *_ = row[1]
         stored = Event(event_id, event.event_type, event.owner, event.repo, received_at, delivery_id, summary, fields)
         return EmitResult(True, stored)
+
+    def _insert(self, conn: sqlite3.Connection, row: Row, waiting: _Waiting) -> sqlite3.Cursor:
+        (statement, _, _), values = row
+        given_id = values[1]
+        while True:
+            # Made anew for each try, so that ids of several processes rise with the order of their commits.
+            values[0] = event_id = self._ulids()
+            values[1] = given_id or event_id
+            try:
+                # In autocommit mode: the lock is held inside one call, not across three.
+                return conn.execute(statement, values)
+            except sqlite3.OperationalError as error:
+                waiting.after(error)
 
     def append_many(
         self, events: Iterable[EventInsert], *, after_commit: Callable[[], object] | None = None
@@ -151,7 +154,7 @@ class Appender:
                     if values[1] is None:
                         values[1] = event_id
                 for statement, rows in groupby(chunk, itemgetter(0)):
-                    count += _insert(conn, statement, [values for _, values in rows])
+                    count += _insert_run(conn, statement, [values for _, values in rows])
                 if count:
                     last = conn.execute("SELECT event_id FROM events ORDER BY seq DESC LIMIT 1").fetchone()[0]
                 conn.execute("COMMIT")
@@ -226,7 +229,7 @@ class _Waiting:
         time.sleep(_PAUSE_S if self._tries < _LONG_TRIES else _LONG_PAUSE_S)
 
 
-def _insert(conn: sqlite3.Connection, statement: Statement, rows: list[list[Any]]) -> int:
+def _insert_run(conn: sqlite3.Connection, statement: Statement, rows: list[list[Any]]) -> int:
     """Insert rows of one statement, in their order: how many were new."""
     one, many, _ = statement
     grouped = len(rows) - len(rows) % GROUP

@@ -47,7 +47,10 @@ def _leaf(path: tuple[str, ...], operator: str, value: object) -> Condition | No
     if "\0" in str(value) or not str(value).isascii() or (operator == "glob" and "[" in str(value)):
         return None  # SQLite and we might read these differently
     # A foreign program may have stored a blob that reads as this text.
-    return f"({name} {'=' if operator == 'eq' else 'GLOB'} ? OR typeof({name}) = 'blob')", (value,)
+    if operator == "eq":
+        return f"({name} = ? OR typeof({name}) = 'blob')", (value,)
+    # GLOB stops at a zero byte, and reads bytes that are no UTF-8 in its own way: only plain ASCII is left to it.
+    return f"({name} GLOB ? OR length({name}) <> length(CAST({name} AS BLOB)) OR typeof({name}) = 'blob')", (value,)
 
 
 def _join(conditions: list[Condition], word: str) -> Condition:

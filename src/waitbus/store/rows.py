@@ -11,7 +11,7 @@ import time
 from itertools import compress
 from operator import attrgetter, is_not
 
-from waitbus.event import FIELD_COLUMNS, default_summary, fields_of, to_json
+from waitbus.event import FIELD_COLUMNS, default_summary, fields_of, from_json, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def row_of(event: EventInsert) -> Row:
     key = tuple(map(is_not, maybe, _nones))
     values = [None, delivery_id, received_at, summary, *always, *compress(maybe, key)]
     statement = _statements.get(key) or _learn(key)
-    if summary is None:
+    if not summary:
         # What `fields_of` would give, as far as a summary reads it.
         values[3] = default_summary({**natural, **dict(zip(statement[2], values, strict=True))})
     for value in values:
@@ -81,4 +81,11 @@ _INSERT = "INSERT INTO events ({}) VALUES {} ON CONFLICT (delivery_id) DO NOTHIN
 
 def fields_of_event(event: EventInsert) -> dict[str, Any]:
     """The `fields` object that readers of this event will see."""
-    return fields_of(dict(zip(_ALL, _all_of(event), strict=True)), event.fields)
+    natural = event.fields
+    if natural and not (_PLAIN.issuperset(map(type, natural.values())) and _TEXT.issuperset(map(type, natural))):
+        natural = from_json(to_json(natural))  # a tuple reads as a list, and a number as a key reads as text
+    return fields_of(dict(zip(_ALL, _all_of(event), strict=True)), natural)
+
+
+_TEXT: frozenset[type] = frozenset({str})
+_PLAIN: frozenset[type] = frozenset({str, int, float, bool, type(None)})
