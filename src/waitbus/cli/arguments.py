@@ -1,0 +1,53 @@
+"""What flags take: each function reads one word, and an error names the flag and the right form in one line."""
+
+from __future__ import annotations
+
+import argparse
+
+from waitbus.event import one_line
+from waitbus.predicate import Predicate, PredicateError
+from waitbus.settings import SettingsError, parse_duration
+
+_NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+def predicate(text: str) -> Predicate:
+    """A predicate's text, such as ``conclusion=failure``."""
+    try:
+        return Predicate.parse(text)
+    except PredicateError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def duration(text: str) -> float:
+    """Seconds of ``90``, ``5m``, ``1h30m``."""
+    try:
+        return parse_duration(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def sha(text: str) -> str:
+    """A commit: 7 to 40 hexadecimal digits, in lower case."""
+    digits = text.lower()
+    if not 7 <= len(digits) <= 40 or digits.strip("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{one_line(text, 50)!r} is no commit: give 7 to 40 hexadecimal digits")
+    return digits
+
+
+def repo(text: str) -> tuple[str, str]:
+    """``OWNER/NAME`` or ``OWNER/*`` as two."""
+    owner, _, name = text.partition("/")
+    if not owner or not name or not _NAME_CHARS.issuperset(owner) or not (name == "*" or _NAME_CHARS.issuperset(name)):
+        raise argparse.ArgumentTypeError(f"{one_line(text, 50)!r} is no repository: write OWNER/NAME or OWNER/*")
+    return owner, name
+
+
+def condition(text: str) -> tuple[str | None, list[Predicate]]:
+    """``SOURCE`` or ``SOURCE:PREDICATE``: the source, None for any, and the predicate if there is one."""
+    source, colon, test = text.partition(":")
+    if source != "*" and (not source or not _NAME_CHARS.issuperset(source)):
+        raise argparse.ArgumentTypeError(
+            f"{one_line(text, 50)!r} names no source: write SOURCE or SOURCE:PREDICATE, such as docker:action=die"
+        )
+    return None if source == "*" else source, [predicate(test)] if colon else []

@@ -1,0 +1,199 @@
+"""`waitbus wait`: block until an event matches; the exit code is the answer.
+
+Flags in, one `client.wait.Wait` out, and what to say when it is over. A waiting process is a memory budget: what is not
+needed for waiting is not imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from waitbus.cli.arguments import condition, duration, predicate, repo, sha
+from waitbus.cli.output import is_terminal, note, out_json
+from waitbus.client.core import Stream, since_ulid
+from waitbus.client.subscribe import Subscription
+from waitbus.client.wait import Commit, Conditions, Quiet, Wait, any_of
+from waitbus.client.wait import run as run_wait
+from waitbus.event import WaitbusError, ulid_ms
+from waitbus.predicate import Predicate, all_of
+from waitbus.settings import load
+from waitbus.verdict import CommitRuns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from waitbus.client.wait import Outcome, Rule
+
+SETTLE_SEC = 5.0
+
+DESCRIPTION = """\
+Block until an event matches, using no CPU meanwhile. With no condition, any
+event ends it.
+
+Without --since only what is committed from now on counts; --sha looks back at
+all that is kept. A hub is started if none runs, and one that restarts is
+returned to without missing an event.
+
+Standard output stays empty unless --print is given. Standard error gets one
+line on how it ended when that was not well, or when it is a terminal."""
+
+EPILOG = """\
+exit codes:
+  0    matched; with --sha or --verdict, and the conclusion is success; with
+       --quiet, nothing matched for so long
+  1    a conclusion of failure, cancelled, timed_out or startup_failure; or
+       --fail-if matched
+  2    wrong usage, or no hub
+  124  timed out
+  130  interrupted
+
+examples:
+  waitbus wait --source pytest --verdict --timeout 10m
+  waitbus wait --source pytest --match conclusion=failure --print | jq .summary
+  waitbus wait --sha "$(git rev-parse HEAD)" --all-runs --timeout 30m
+  waitbus wait --all-of pytest:conclusion=success docker:action=start
+  waitbus wait --match msg_to=me --fail-if event_type=agent_lost
+  waitbus wait --source process --match name=backup --quiet 26h
+  waitbus wait --source pytest --since 1h --timeout 0
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The flags of section 6 of the contract."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    what = parser.add_argument_group("what to wait for")
+    what.add_argument("--source", metavar="NAME", help="only events of this source")
+    what.add_argument(
+        "--match",
+        metavar="PREDICATE",
+        type=predicate,
+        action="append",
+        default=[],
+        help="such as conclusion=failure or 'exit_code>=1'; several AND, the same key again ORs",
+    )
+    what.add_argument("--repo", metavar="OWNER/NAME", type=repo, help="only this repository, or OWNER/*; default: any")
+    what.add_argument(
+        "--workflow", metavar="NAME", action="append", default=[], help="only this workflow; several are allowed"
+    )
+    what.add_argument("--sha", metavar="HEX", type=sha, help="the first CI run of this commit that ends (7-40 digits)")
+    what.add_argument(
+        "--all-runs",
+        action="store_true",
+        help="with --sha: 1 at the first failure, 0 when every workflow's newest run ended well",
+    )
+    for flag, meaning in (("--all-of", "each of these, in any order"), ("--first-of", "whichever comes first")):
+        what.add_argument(
+            flag,
+            metavar="SOURCE[:PREDICATE]",
+            type=condition,
+            nargs="+",
+            action="extend",
+            default=[],
+            help=f"{meaning}; * is any source",
+        )
+    what.add_argument("--quiet", metavar="DURATION", type=duration, help="that nothing matches for so long")
+    how = parser.add_argument_group("how it ends")
+    how.add_argument("--verdict", action="store_true", help="a match counts when its conclusion is a verdict: 0 or 1")
+    how.add_argument(
+        "--fail-if",
+        metavar="PREDICATE",
+        type=predicate,
+        action="append",
+        default=[],
+        help="end with 1 when this comes; --source, --repo, --sha and --workflow narrow it, too, --match does not",
+    )
+    how.add_argument("--timeout", metavar="DURATION", type=duration, help="end with 124 then; 0: look once, and end")
+    how.add_argument("--since", metavar="WHEN", help="begin in the past: a duration (10m), an event_id, or start")
+    how.add_argument(
+        "--settle",
+        metavar="DURATION",
+        type=duration,
+        help="with --sha: how long a newer run may take to appear (5s)",
+    )
+    how.add_argument("--print", action="store_true", help="print what decided, an event a line, as JSON")
+    how.add_argument("--json", action="store_true", dest="print", help="the same as --print")
+    how.add_argument("--no-autostart", action="store_true", help="start no hub; end with 2 when none runs")
+    # Who starts both the wait and what it waits for learns here that nothing can be missed any more.
+    how.add_argument("--ready-fd", metavar="N", type=int, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Wait; the exit code is the answer."""
+    _check(args)
+    now, unix_ns = time.monotonic(), time.time_ns()
+    since = since_ulid(args.since or ("start" if args.sha else None), unix_ns)
+    scope = _scope(args)
+    fail_if = any_of([all_of([*scope, one]) for one in args.fail_if])
+    wait = Wait(_rule(args, scope, since, now, unix_ns), started=now, timeout=args.timeout, fail_if=fail_if)
+    stream = Stream(wait.wanted(), since, jitter=unix_ns % 1000 / 1000)
+    with Subscription(stream, load(), autostart=False if args.no_autostart else None) as subscription:
+        if args.ready_fd is not None:
+            subscription.open()
+            os.write(args.ready_fd, b"ready\n")
+            os.close(args.ready_fd)
+        outcome = run_wait(wait, subscription)
+    _tell(outcome, args.print)
+    return outcome.code
+
+
+def _rule(args: argparse.Namespace, scope: list[Predicate], since: str | None, now: float, unix_ns: int) -> Rule:
+    if args.all_of or args.first_of:
+        conditions = [all_of([*scope, *tests], source) for source, tests in args.all_of or args.first_of]
+        return Conditions(conditions, every=bool(args.all_of), by_verdict=args.verdict)
+    wanted = all_of([*scope, *args.match])
+    if args.sha:
+        settle = SETTLE_SEC if args.settle is None else args.settle
+        return Commit(wanted, CommitRuns(args.workflow), all_runs=args.all_runs, settle=settle)
+    if args.quiet is not None:
+        window = 0.0 if since is None else max(0.0, unix_ns / 1e9 - ulid_ms(since) / 1e3)
+        return Quiet(wanted, args.quiet, now - window)
+    return Conditions([wanted], by_verdict=args.verdict)
+
+
+def _scope(args: argparse.Namespace) -> list[Predicate]:
+    """What narrows everything, --fail-if too. Each stands in an `all` of its own: no --match on its key widens it."""
+    leaves = []
+    if args.source is not None:
+        leaves.append({"key": "fields.source", "op": "eq", "value": args.source})
+    if args.repo is not None:
+        owner, name = args.repo
+        leaves.append({"key": "owner", "op": "eq", "value": owner})
+        if name != "*":
+            leaves.append({"key": "repo", "op": "eq", "value": name})
+    if args.sha:
+        leaves.append({"key": "fields.head_sha", "op": "glob", "value": f"{args.sha}*"})
+    if args.workflow:
+        leaves.append({"any": [{"key": "workflow_name", "op": "eq", "value": name} for name in args.workflow]})
+    return [Predicate.from_object({"all": [one]}) for one in leaves]
+
+
+_CONTRADICTIONS = (
+    ("all_of", ("first_of", "sha", "quiet", "source", "match")),
+    ("first_of", ("sha", "quiet", "source", "match")),
+    ("quiet", ("sha", "verdict")),
+)
+
+
+def _check(args: argparse.Namespace) -> None:
+    given = {name for name, value in vars(args).items() if value is not None and value is not False and value != []}
+    for name, others in _CONTRADICTIONS:
+        for other in others:
+            if name in given and other in given:
+                raise WaitbusError(f"{_flag(name)} and {_flag(other)} contradict each other: leave one of them out")
+    for name in ("all_runs", "settle"):
+        if name in given and "sha" not in given:
+            raise WaitbusError(f"{_flag(name)} goes with --sha: name the commit, such as --sha $(git rev-parse HEAD)")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _tell(outcome: Outcome, with_events: bool) -> None:
+    if with_events:
+        for event in outcome.events:
+            out_json(event.as_frame())
+    elif outcome.code or is_terminal(sys.stderr):
+        note(outcome.text)
