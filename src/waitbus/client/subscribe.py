@@ -109,6 +109,10 @@ class Subscription:
         """The socket's descriptor, to be polled before `receive`; -1 while there is no connection."""
         return -1 if self._socket is None else self._socket.fileno()
 
+    def due(self) -> float:
+        """When to `receive` although the descriptor says nothing: a time of ``time.monotonic()``."""
+        return self.stream.retry_at if self._socket is None else self.stream.read_until
+
     def close(self) -> None:
         """End the subscription. The bookmark stays at the last event after which another was asked for."""
         self._closed = True

@@ -1,0 +1,175 @@
+"""`waitbus on`: run a command on each event that matches. What is run, how, and how it ends is `reaction`'s."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from waitbus.cli.arguments import duration, predicate
+from waitbus.cli.output import note
+from waitbus.cli.reaction import NOT_FOUND, Ended, Reaction
+from waitbus.client.bookmark import prepare
+from waitbus.client.subscribe import Subscription
+from waitbus.event import WaitbusError
+from waitbus.settings import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from waitbus.event import Event
+
+TIMED_OUT = 124
+# How often --restart reads on for a still newer event before it acts on what it has.
+_AT_ONCE = 100
+
+DESCRIPTION = """\
+Block until an event matches, then run a command: once, and end with its exit
+code; with --loop on every match, one after the other, none lost while the
+command runs; with --restart on the newest match only, ending a command that
+still runs.
+
+The command is run as it is, without a shell. The event is in its environment
+(WAITBUS_SOURCE, WAITBUS_CONCLUSION, WAITBUS_SUMMARY, ...; fields of other names
+as WAITBUS_FIELD_NAME; null is unset) and, as JSON, in the file whose name is in
+WAITBUS_EVENT_FILE. No text of an event ever becomes a word of the command. Do
+not let a shell of your own read it as code, either: quote "$WAITBUS_SUMMARY"."""
+
+EPILOG = """\
+exit codes:
+  once: the command's own, 128+n when signal n killed it, 126 or 127 when it
+  cannot be run; 124 when no event came in time; 2 wrong usage, or no hub;
+  130 interrupted. --loop and --restart end by --timeout or a signal only, or
+  when the command cannot be run.
+
+examples:
+  waitbus on conclusion=failure --source pytest -- notify-send 'tests failed'
+  waitbus on event_type=workflow_run head_branch=main conclusion=success -- ./deploy
+  waitbus on --source fs 'path~*.py' --restart -- python -m http.server
+  waitbus on event_type=agent_message --loop -- sh -c 'jq -r .summary "$WAITBUS_EVENT_FILE"'
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The flags of section 6 of the contract."""
+    parser.usage = "waitbus on [OPTION...] [PREDICATE...] -- COMMAND [ARGUMENT...]"
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument(
+        "predicates",
+        metavar="PREDICATE",
+        nargs="*",
+        type=predicate,
+        help="such as conclusion=failure or 'exit_code>=1'; several AND, the same key again ORs; none: any event",
+    )
+    parser.add_argument("--match", metavar="PREDICATE", type=predicate, action="append", default=[], help="one more")
+    parser.add_argument("--source", metavar="NAME", help="only events of this source")
+    parser.add_argument("--loop", action="store_true", help="go on reacting")
+    parser.add_argument("--restart", action="store_true", help="end the running command for a newer event, and go on")
+    parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end with 124 when idle for so long")
+    parser.add_argument("--since", metavar="WHEN", help="begin in the past: a duration (10m), an event_id, or start")
+    parser.add_argument("--no-autostart", action="store_true", help="start no hub; end with 2 when none runs")
+    parser.set_defaults(command=[])
+    # argparse cannot tell where predicates end and the command begins once it has dropped the `--` between them.
+    parse = parser.parse_known_args
+
+    def split(words: Sequence[str], namespace: argparse.Namespace | None = None) -> object:
+        at = words.index("--") if "--" in words else len(words)
+        found, extra = parse(list(words[:at]), namespace)
+        found.command = list(words[at + 1 :])
+        return found, extra
+
+    setattr(parser, "parse_known_args", split)  # noqa: B010 - a method, as far as mypy is concerned
+
+
+def run(args: argparse.Namespace) -> int:
+    """React; the exit code is the command's."""
+    if not args.command:
+        raise WaitbusError("name the command after --, such as: waitbus on conclusion=failure -- make alarm")
+    settings = load()
+    stream, inbox = prepare((*args.predicates, *args.match), args.source, args.since, None, settings)
+    timeout = args.timeout
+    # With a terminal the command shares it, and Ctrl-C; one that is to be ended in our stead has a group of its own.
+    own_group = args.restart or not _in_foreground()
+    try:
+        with (
+            Reaction(args.command, settings.runtime_dir, own_group=own_group) as reaction,
+            Subscription(
+                stream, settings, inbox=inbox, timeout=timeout, autostart=False if args.no_autostart else None
+            ).open() as events,
+        ):
+            if args.restart:
+                return _restarting(events, reaction, timeout)
+            return _looping(events, reaction) if args.loop else _once(events, reaction)
+    except Ended as ended:
+        return 128 + ended.number
+
+
+def _in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:  # standard input is no terminal, or not ours
+        return False
+
+
+def _once(events: Subscription, reaction: Reaction) -> int:
+    event = next(events, None)
+    if event is None:
+        return TIMED_OUT
+    events.close()
+    code = reaction.start(event)
+    return reaction.wait() if code is None else _unrunnable(code)
+
+
+def _looping(events: Subscription, reaction: Reaction) -> int:
+    for event in events:
+        code = reaction.start(event)
+        if code is not None:
+            return _unrunnable(code)
+        _tell(reaction.wait())
+    return TIMED_OUT
+
+
+def _restarting(events: Subscription, reaction: Reaction, timeout: float | None) -> int:
+    idle_from = time.monotonic()
+    while True:
+        newest = _newest(events)
+        if newest is not None:
+            reaction.end()
+            newest = _newest(events) or newest
+            code = reaction.start(newest)
+            if code is not None:
+                return _unrunnable(code)
+        elif reaction.running:
+            code = reaction.poll()
+            if code is not None:
+                _tell(code)
+                idle_from = time.monotonic()
+        elif timeout is not None and time.monotonic() >= idle_from + timeout:
+            return TIMED_OUT
+        until = events.due()
+        if not reaction.running and timeout is not None:
+            until = min(until, idle_from + timeout)
+        reaction.sleep([events.fileno()], until)
+
+
+def _newest(events: Subscription) -> Event | None:
+    """The last event that came by now."""
+    newest = None
+    for _ in range(_AT_ONCE):
+        items = events.receive(time.monotonic())
+        if not items:
+            break
+        for item in items:
+            newest = events.resolve(item) or newest
+    return newest
+
+
+def _tell(code: int) -> None:
+    if code:
+        note(f"the command ended with {code}; waiting for the next event")
+
+
+def _unrunnable(code: int) -> int:
+    note("no such command" if code == NOT_FOUND else "the command cannot be run: look at its mode and its size")
+    return code
