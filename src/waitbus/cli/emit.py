@@ -43,7 +43,7 @@ JSON lines (--stdin, or -) hold one object each: the names of the flags with _ f
 tail --format json` prints; or a CloudEvents 1.0 object. Flags given beside them stand in for what a line lacks. A bad
 line is reported, the rest goes on, and the exit code is 1.
 
-Examples:
+examples:
   waitbus emit --source agent --event-type agent_message --summary 'schema is done'
   waitbus emit --source ci --event-type build --conclusion failure --field step=lint --field 'codes=[1, 2]'
   waitbus emit --source cron --event-type backup --delivery-id "backup-$(date +%F)" --payload-json @report.json

@@ -5,6 +5,7 @@ Here every error becomes one line on standard error, a broken pipe a quiet end, 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -15,26 +16,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
+_UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 USAGE = 2
 
 # Verb and what it does, in a line, grouped as the overview shows them. The file is named as the verb.
 GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
-        "Wait",
+        "wait",
         (
             ("wait", "block until an event matches; the exit code is the answer"),
             ("on", "run a command on each event that matches"),
         ),
     ),
     (
-        "Tell",
+        "tell",
         (
             ("emit", "write one event from flags, or many from JSON lines"),
             ("run", "run a command, and tell the bus how it ended"),
         ),
     ),
     (
-        "Look",
+        "look",
         (
             ("tail", "print events as they come"),
             ("replay", "print events of the past"),
@@ -44,7 +46,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     (
-        "Keep",
+        "keep",
         (
             ("init", "make the directories, the store and a config file"),
             ("serve", "run the hub in the foreground"),
@@ -57,7 +59,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 VERBS: dict[str, str] = {verb: summary for _, verbs in GROUPS for verb, summary in verbs}
 
 EXAMPLES = """\
-Examples:
+examples:
   waitbus wait --source pytest --match 'conclusion="failure"' --timeout 10m
   waitbus run --name build -- make -j8
   waitbus emit --source agent --event-type agent_message --summary 'schema is done'
@@ -94,14 +96,21 @@ def _guarded(words: list[str]) -> int:
 
         note(str(error))
         return USAGE
-    except BrokenPipeError as error:  # who read our output has seen enough
+    except SystemExit as end:  # argparse has said what there is to say
+        return end.code if isinstance(end.code, int) else USAGE if end.code else 0
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
         return _mute(error)
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
 def _mute(error: OSError) -> int:
-    """Standard output takes no more: what is still buffered must not raise again when the interpreter ends."""
+    """Standard output takes no more: what is still buffered must not raise again when the interpreter ends.
+
+    A reader that left has seen enough: that is a quiet end.
+    """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
@@ -174,7 +183,7 @@ def overview() -> str:
     lines = [
         "waitbus: a workstation-local event bus. A blocked shell wakes when something happens.",
         "",
-        "Usage: waitbus VERB [OPTION...]    waitbus VERB --help says more, with examples",
+        "usage: waitbus VERB [OPTION...]    waitbus VERB --help says more, with examples",
     ]
     for title, verbs in GROUPS:
         lines += ["", f"{title}:", *[f"  {verb:<11} {summary}" for verb, summary in verbs]]

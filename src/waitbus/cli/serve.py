@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import argparse
 
 _EPILOG = """\
-Examples:
+examples:
   waitbus serve                       run the hub until Ctrl-C
   waitbus serve hub --idle-exit 10m   leave when nobody was connected for ten minutes
 """
