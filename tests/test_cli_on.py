@@ -374,34 +374,32 @@ class TestSignals:
         assert child.communicate(timeout=reaction.GRACE_SEC) == ("", "")
         assert child.returncode == 143
 
-    def test_on_a_terminal_the_command_has_it_and_ctrl_c_ends_both(self, hub: HubProcess, settings: Settings) -> None:
+    def test_on_a_terminal_the_command_has_it_and_ctrl_c_ends_both(
+        self, hub: HubProcess, settings: Settings, bus_dir: Path
+    ) -> None:
         tell(5)
+        mark = bus_dir / "interrupted"
         script = (
             "import os, sys\n"
-            "print('reads', os.tcgetpgrp(0) == os.getpgrp(), flush=True)\n"
-            "print('got', sys.stdin.readline().strip(), flush=True)\n"
-            "try: sys.stdin.readline()\n"
-            "except KeyboardInterrupt: print('interrupted', flush=True); sys.exit(7)\n"
+            "try:\n"
+            "    print('reads', os.tcgetpgrp(0) == os.getpgrp(), flush=True)\n"
+            "    print('got', sys.stdin.readline().strip(), flush=True)\n"
+            "    sys.stdin.readline()\n"
+            f"except KeyboardInterrupt: open({str(mark)!r}, 'w'); sys.exit(7)\n"
         )
         pid, terminal = pty.fork()
         if pid == 0:
             words = ["on", "--since", "start", "--", *PYTHON, script]
             os.execv(sys.executable, [sys.executable, "-m", "waitbus", *words])
         said = b""
-
-        def until(word: bytes) -> None:
-            nonlocal said
+        for word, answer in ((b"reads True", b"hello\n"), (b"got hello", b"\x03")):
             while word not in said:
                 assert select.select([terminal], [], [], PATIENCE)[0]
                 said += os.read(terminal, 4096)
-
-        until(b"reads True")
-        os.write(terminal, b"hello\n")
-        until(b"got hello")
-        os.write(terminal, b"\x03")
-        until(b"interrupted")
+            os.write(terminal, answer)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
         os.close(terminal)
+        assert mark.exists()
         assert leftovers(settings) == []
 
 

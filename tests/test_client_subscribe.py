@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -85,6 +86,34 @@ def test_an_event_too_large_for_a_frame_comes_from_the_store(hub: HubProcess) ->
         emit(make(1, blob="x" * 70_000))
         tell(1)
         assert [len(next(events).fields.get("blob", "")) for _ in range(2)] == [70_000, 0]
+
+
+@pytest.mark.parametrize("number", range(0, 60, 3))
+def test_an_interrupt_anywhere_loses_nothing(hub: HubProcess, number: int) -> None:
+    """An exception is raised at any line between asking for an event and getting it, as a signal handler may."""
+    tell(1, 2, 3)
+    events = subscribe(since="start", timeout=PATIENCE)
+    assert take(events, 1) == [1]
+    lines = 0
+
+    def interrupt(frame: FrameType, kind: str, argument: object) -> Any:
+        nonlocal lines
+        if kind == "line" and "waitbus/client" in frame.f_code.co_filename:
+            lines += 1
+            if lines == number:
+                raise InterruptedError
+        return interrupt
+
+    before = sys.gettrace()  # the coverage's
+    sys.settrace(interrupt)
+    try:
+        got = take(events, 1)
+    except InterruptedError:
+        got = []
+    finally:
+        sys.settrace(before)
+    assert got + take(events, 2 - len(got)) == [2, 3]
+    events.close()
 
 
 class TestRestart:

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             Reaction(args.command, settings.runtime_dir, own_group=own_group) as reaction,
             Subscription(
                 stream, settings, inbox=inbox, timeout=timeout, autostart=False if args.no_autostart else None
-            ).open() as events,
+            ) as events,
         ):
             if args.restart:
                 return _restarting(events, reaction, timeout)
@@ -147,7 +147,7 @@ def _restarting(events: Subscription, reaction: Reaction, timeout: float | None)
                 idle_from = time.monotonic()
         elif timeout is not None and time.monotonic() >= idle_from + timeout:
             return TIMED_OUT
-        until = events.due()
+        until = events.stream.due
         if not reaction.running and timeout is not None:
             until = min(until, idle_from + timeout)
         reaction.sleep([events.fileno()], until)

@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     import socket
-    from types import TracebackType
     from typing import Self
 
     from waitbus.client.bookmark import Inbox
@@ -83,9 +82,7 @@ class AsyncSubscription:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
     def __aiter__(self) -> Self:
@@ -126,8 +123,7 @@ class AsyncSubscription:
             await self._connect(deadline)
             return
         stream = self.stream
-        until = stream.read_until if deadline is None else min(deadline, stream.read_until)
-        await _readable(self._socket, max(0.0, until - time.monotonic()))
+        await _readable(self._socket, stream.patience(time.monotonic(), deadline))
         # From here to the inbox there is no `await`: what was taken off the socket cannot be lost to a cancellation.
         try:
             data = self._socket.recv(RECV_BYTES)
@@ -144,8 +140,7 @@ class AsyncSubscription:
     async def _connect(self, deadline: float | None) -> None:
         stream, now = self.stream, time.monotonic()
         if stream.retry_at > now:
-            until = stream.retry_at if deadline is None else min(deadline, stream.retry_at)
-            await asyncio.sleep(max(0.0, until - now))
+            await asyncio.sleep(stream.patience(now, deadline))
             return
         self._socket, start = dial(stream, self._settings, self._autostart)
         if start:

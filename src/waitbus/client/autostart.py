@@ -90,7 +90,7 @@ def ensure_hub(settings: Settings) -> None:
             if _listens(settings):
                 return
             if time.monotonic() >= deadline:
-                raise HubError(f"no hub came up in time: look at {settings.hub_log}, or run `waitbus doctor`")
+                raise HubError(f"no hub came up in time: look at {settings.hub_log}, or run `waitbus status`")
             delay = min(_RETRY_LAST_SEC, delay * 2)
         _start(settings, deadline)
     finally:

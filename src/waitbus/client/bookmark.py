@@ -88,13 +88,14 @@ class Bookmark:
 class Inbox:
     """What was read and not yet asked for; with a bookmark, the one that follows what was."""
 
-    __slots__ = ("_bookmark", "_items", "_stream", "_taken")
+    __slots__ = ("_bookmark", "_items", "_stream", "taken")
 
     def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
         self._stream = stream
         self._bookmark = bookmark
         self._items: deque[Item] = deque()
-        self._taken: str | None = None
+        # The last event that was given out.
+        self.taken: str | None = None
 
     def begin(self) -> None:
         """The subscription stands: a new bookmark holds where it began."""
@@ -110,11 +111,11 @@ class Inbox:
 
     def take(self) -> Event | Truncated | None:
         """The next event, asked for because the one before is done with. None when more must be read first."""
-        self._save(self._taken)
+        self._save(self.taken)
         while self._items:
             item = self._items.popleft()
             if not isinstance(item, CaughtUp):
-                self._taken = item.event_id
+                self.taken = item.event_id
                 return item
         self._save(self._stream.resume_at)
         return None
@@ -122,7 +123,13 @@ class Inbox:
     def put_back(self, item: Event | Truncated) -> None:
         """What was taken last could not be given: it is the next one again, and the bookmark stays before it."""
         self._items.appendleft(item)
-        self._taken = None
+        self.taken = None
+
+    def rewind(self, taken: str | None) -> None:
+        """Forget what was read: the next connection brings again what came after `taken`."""
+        self._items.clear()
+        self.taken = taken
+        self._stream.rewind(taken or self._stream.began_at)
 
     def _save(self, cursor: str | None) -> None:
         if self._bookmark is not None:

@@ -117,6 +117,15 @@ class Stream:
         return self._decoder is not None
 
     @property
+    def due(self) -> float:
+        """When to act although nothing comes: to connect, or to take the connection for dead."""
+        return self.retry_at if self._decoder is None else self.read_until
+
+    def patience(self, now: float, deadline: float | None) -> float:
+        """For how many seconds to wait at most, when the caller's `deadline` counts, too."""
+        return max(0.0, (self.due if deadline is None else min(deadline, self.due)) - now)
+
+    @property
     def resume_at(self) -> str | None:
         """The cursor to come back with. Before the first event, if the hub named no place: the time it was reached."""
         return self.cursor or self.began_at
@@ -161,13 +170,19 @@ class Stream:
         self.hang_up()
         self._unanswered += 1
         if not self._answered and self._unanswered >= _UNANSWERED_MAX:
-            raise HubError("the daemon ends every connection without an answer: look at it with `waitbus doctor`")
+            raise HubError("the daemon leaves every connection without an answer: look at it with `waitbus status`")
         self.later(now)
 
     def hang_up(self) -> None:
         """We end the connection ourselves; the next one goes on where this one was."""
         self._decoder = None
         self.acked = self.live = False
+
+    def rewind(self, cursor: str | None) -> None:
+        """Hang up, and have what came after `cursor` again; None: as it is."""
+        self.hang_up()
+        self._recent.clear()
+        self.cursor = cursor or self.cursor
 
     def later(self, now: float) -> None:
         """Try again after a while that grows with every failure; at once after a connection that was of use."""
@@ -184,7 +199,7 @@ class Stream:
         if may_start and (not self._answered or now - self._lost_at >= GRACE_SEC):
             self._starts += 1
             if self._starts > _STARTS_MAX:
-                raise HubError("the hub starts and is gone at once: look at hub.log, or run `waitbus doctor`")
+                raise HubError("the hub starts and is gone at once: look at hub.log, or run `waitbus status`")
             return True
         self.later(now)
         return False

@@ -58,27 +58,23 @@ class Bell:
     def __init__(self, settings: Settings) -> None:
         self._bell = settings.bell_socket
         self._doorbell = settings.doorbell_socket
-        self._socket: socket.socket | None = None
+        # Made at once and not with the first ring, which two threads may do at the same time.
+        self._socket = _datagram_socket()
 
     def ring(self) -> None:
         """Ring once. Several rings before the hub looks are one."""
+        if self._socket is None:
+            self._ring_doorbell()
+            return
         try:
             # Addressed anew each time: a hub that was started in between is found without a failure first, and the
             # socket holds nothing that threads or a forked child could disturb.
-            self._datagrams().sendto(b".", self._bell)
+            self._socket.sendto(b".", self._bell)
         except BlockingIOError:
             return  # its queue is full of rings
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 self._ring_doorbell()
-
-    def _datagrams(self) -> socket.socket:
-        found = self._socket
-        if found is None:
-            found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            found.setblocking(False)
-            self._socket = found
-        return found
 
     def _ring_doorbell(self) -> None:
         try:
@@ -96,6 +92,15 @@ class Bell:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _datagram_socket() -> socket.socket | None:
+    try:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    except OSError:  # out of descriptors: the event is written all the same
+        return None
+    made.setblocking(False)
+    return made
 
 
 class _Producer:

@@ -17,7 +17,6 @@ from waitbus.settings import load
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from types import TracebackType
     from typing import Self
 
     from waitbus.client.core import Item, Stream
@@ -41,10 +40,9 @@ def subscribe(
     committed from then on comes.
 
     `since` begins in the past: an event_id (strictly after it), a duration back from now (``"10m"``) or ``"start"``.
-    `bookmark` names a file that holds the cursor between runs, written when the next event is asked for, so that a
-    crash repeats an event rather than loses one; once it is there, it wins over `since`. `timeout`, in seconds, ends
-    the iteration when no event came for that long. `autostart` overrides the setting: whether to start a hub if none
-    runs.
+    `bookmark` names a file that holds the cursor between runs; once there, it wins over `since`. It is written when the
+    next event is asked for, so that a crash repeats an event rather than loses one. `timeout`, in seconds, ends the
+    iteration when no event came for that long. `autostart` overrides the setting: whether to start a hub if none runs.
 
     The iterator is a context manager with `close()`; it is for one thread at a time. After a fork the child goes on
     with a connection of its own. Raises `HubError` when no hub can be reached, `PredicateError`, `SettingsError`.
@@ -99,19 +97,15 @@ class Subscription:
 
     def resolve(self, item: Item) -> Event | None:
         """The event an item stands for; one too large for a frame is read from the store. None for a marker."""
-        if isinstance(item, Truncated):
-            from waitbus.client.fetch import from_store
+        if not isinstance(item, Truncated):
+            return item if isinstance(item, Event) else None
+        from waitbus.client.fetch import from_store
 
-            return from_store(self._settings, item.event_id)
-        return item if isinstance(item, Event) else None
+        return from_store(self._settings, item.event_id)
 
     def fileno(self) -> int:
-        """The socket's descriptor, to be polled before `receive`; -1 while there is no connection."""
+        """The socket's descriptor, to be polled, until `stream.due`, before `receive`; -1 while unconnected."""
         return -1 if self._socket is None else self._socket.fileno()
-
-    def due(self) -> float:
-        """When to `receive` although the descriptor says nothing: a time of ``time.monotonic()``."""
-        return self.stream.retry_at if self._socket is None else self.stream.read_until
 
     def close(self) -> None:
         """End the subscription. The bookmark stays at the last event after which another was asked for."""
@@ -138,8 +132,7 @@ class Subscription:
     def _connect(self, deadline: float | None) -> None:
         stream, now = self.stream, time.monotonic()
         if stream.retry_at > now:
-            until = stream.retry_at if deadline is None else min(deadline, stream.retry_at)
-            time.sleep(max(0.0, until - now))
+            time.sleep(stream.patience(now, deadline))
             return
         found, start = dial(stream, self._settings, self._autostart)
         if start:
@@ -156,14 +149,12 @@ class Subscription:
 
     def _read(self, found: socket.socket, deadline: float | None) -> bytes | None:
         """What came, `b""` at the end of stream, None when nothing came in time."""
-        stream = self.stream
-        until = stream.read_until if deadline is None else min(deadline, stream.read_until)
-        found.settimeout(max(0.0, until - time.monotonic()))
+        found.settimeout(self.stream.patience(time.monotonic(), deadline))
         try:
             return found.recv(RECV_BYTES)
         except (TimeoutError, BlockingIOError):
             # Only after this last look: who comes back from something long finds heartbeats waiting.
-            return b"" if time.monotonic() >= stream.read_until else None
+            return b"" if time.monotonic() >= self.stream.read_until else None
         except OSError:
             return b""
 
@@ -177,31 +168,28 @@ class Subscription:
 
     def __next__(self) -> Event:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        while not self._closed:
-            item = self._inbox.take()
-            if item is None:
-                items = self.receive(deadline)
-                if not items:
-                    break
-                self._inbox.extend(items)
-            elif (event := self._given(item)) is not None:
-                return event
+        done_with = self._inbox.taken
+        try:
+            while not self._closed:
+                item = self._inbox.take()
+                if item is None:
+                    items = self.receive(deadline)
+                    if not items:
+                        break
+                    self._inbox.extend(items)
+                elif (event := self.resolve(item)) is not None:
+                    return event
+        except BaseException:  # an interrupt, a store that fails just now: what was on its way is to be given again
+            self._drop()
+            self._inbox.rewind(done_with)
+            raise
         self.close()
         raise StopIteration
-
-    def _given(self, item: Event | Truncated) -> Event | None:
-        try:
-            return self.resolve(item)
-        except BaseException:  # an interrupt, or a store that fails just now: it is still to be given
-            self._inbox.put_back(item)
-            raise
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
