@@ -123,7 +123,7 @@ def to_json(value: object) -> str:
 
 
 def from_json(text: str) -> Any:
-    """The one JSON value in `text`, every number finite. Raises ``ValueError`` or, when too deep, ``RecursionError``."""
+    """The one JSON value in `text`, all numbers finite. Raises ``ValueError``, or ``RecursionError`` when too deep."""
     try:
         value, end = _DECODER.raw_decode(text)
         if end == len(text):

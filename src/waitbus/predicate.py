@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from waitbus.event import FRAME_KEYS, WaitbusError
+from waitbus.event import FRAME_KEYS, WaitbusError, from_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _literal(key: str, symbol: str, raw: str) -> Any:
             f'{raw} is not JSON: write {key}{symbol}{_NEAR_LITERALS[raw]}, or {key}{symbol}"{raw}" for the text'
         )
     try:
-        return json.loads(raw, parse_constant=_no_constant)
+        return from_json(raw)
     except (ValueError, RecursionError):
         if _BARE_WORD.fullmatch(raw) or (symbol == "~" and raw and '"' not in raw):
             return raw
@@ -137,10 +137,6 @@ def _literal(key: str, symbol: str, raw: str) -> Any:
     raise PredicateError(
         f"{raw or 'an empty value'} is no JSON value: write '{key}{symbol}{hint}' (quoted for the shell)"
     )
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
 
 
 def _check_value(key: str, operator: str, value: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from waitbus.event import WaitbusError, is_ulid
+from waitbus.event import WaitbusError, from_json, is_ulid, to_json
 from waitbus.predicate import Predicate, PredicateError
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ def encode(frame: Mapping[str, Any]) -> bytes:
     """One frame as bytes. Raises `WireError` when it would pass the cap or holds what JSON cannot say."""
     try:
         try:
-            body = _ENCODE(frame).encode("utf-8")
+            body = to_json(frame).encode("utf-8")
         except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
             body = _ENCODE_ASCII(frame).encode("ascii")
     except (ValueError, TypeError, RecursionError) as error:
@@ -59,23 +59,18 @@ def encode(frame: Mapping[str, Any]) -> bytes:
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
-_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _ENCODE_ASCII = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def decode(body: bytes) -> dict[str, Any]:
     """The JSON object in one frame's body. Raises `WireError` for anything else, however deep or ill-encoded."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        value = from_json(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise WireError(f"frame is no JSON: {error}") from None
     if not isinstance(value, dict):
         raise WireError("frame is no JSON object")
     return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 class Decoder:
