@@ -39,10 +39,8 @@ _BETWEEN = _SELECT + " WHERE seq > ? AND seq <= ?{} ORDER BY seq LIMIT ?"
 _TEXT: frozenset[type] = frozenset({str})
 _TEXT_OR_NULL: frozenset[type] = frozenset({str, type(None)})
 _KINDS: dict[str, frozenset[type]] = {
-    **dict.fromkeys(
-        ("event_id", "event_type", "owner", "repo", "delivery_id", "summary", "source", "ingest_method"), _TEXT
-    ),
-    **dict.fromkeys(("fields_json", "status", "conclusion"), _TEXT_OR_NULL),
+    **dict.fromkeys(("event_id", "event_type", "owner", "repo", "delivery_id", "source", "ingest_method"), _TEXT),
+    **dict.fromkeys(("summary", "fields_json", "status", "conclusion"), _TEXT_OR_NULL),
     **{name: frozenset({kind, type(None)}) for name, kind in FIELD_COLUMNS.items()},
     "seq": frozenset({int}),
     "received_at": frozenset({int}),
@@ -155,7 +153,7 @@ def _mend(row: tuple[Any, ...]) -> tuple[Any, ...]:
         if type(value) in kinds:
             mended.append(value)
         elif str in kinds:
-            mended.append(_as_text(value) if value is not None or kinds is _TEXT else None)
+            mended.append(as_text(value) if value is not None or kinds is _TEXT else None)
         else:
             number = _as_int(value)
             mended.append(number if number is not None or name != "received_at" else 0)
@@ -164,7 +162,8 @@ def _mend(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(mended)
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """Text of whatever a text column may hold; bytes that are no UTF-8 are replaced."""
     if value is None:
         return ""
     return _decode(value) if isinstance(value, bytes) else str(value)
@@ -252,7 +251,7 @@ def _one(conn: sqlite3.Connection, column: str, value: str) -> Event | None:
         return None
     *row, payload = rows[0]
     event = Event.from_frame(_frame(tuple(row)))
-    event.payload_json = _as_text(payload)
+    event.payload_json = as_text(payload)
     return event
 
 
