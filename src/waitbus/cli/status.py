@@ -11,7 +11,8 @@ from waitbus.cli.times import size, span
 from waitbus.client.autostart import ABSENT, connect
 from waitbus.event import WaitbusError
 from waitbus.predicate import Predicate
-from waitbus.settings import load
+from waitbus.settings import SettingsError, check_private_dir, load
+from waitbus.store.facts import facts
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
 
@@ -46,6 +47,13 @@ def run(args: argparse.Namespace) -> int:
     """Look at the hub and the store."""
     settings = load()
     hub, store = hub_state(settings), store_state(settings)
+    for state, path in ((hub, settings.runtime_dir), (store, settings.state_dir)):
+        try:
+            check_private_dir(path)
+        except FileNotFoundError:  # whoever needs it first makes it
+            continue
+        except SettingsError as error:
+            state["problem"] = str(error)
     problems = [state["problem"] for state in (hub, store) if state.get("problem")]
     if args.json:
         out_json({"healthy": not problems, "hub": hub, "store": store, "problems": problems})
@@ -105,11 +113,11 @@ def store_state(settings: Settings) -> dict[str, Any]:
     state: dict[str, Any] = {"path": path, "bytes": 0, "events": 0, "last_event": None}
     if not os.path.lexists(path):  # nothing was emitted yet, and nothing is wrong
         return state
-    state["bytes"] = file_bytes(path)
     try:
         conn = open_reader(settings)
         try:
-            state["events"] = conn.execute("SELECT count(*) FROM events").fetchone()[0]
+            found = facts(conn, path)
+            state.update(bytes=found["bytes"] + found["wal_bytes"], events=found["rows"], schema=found["schema"])
             newest = read_after(conn, last_seq(conn) - 1, 1)
         finally:
             conn.close()
@@ -127,17 +135,6 @@ def store_state(settings: Settings) -> dict[str, Any]:
     return state
 
 
-def file_bytes(path: str) -> int:
-    """Bytes on the disk of a database and of its log."""
-    total = 0
-    for name in (path, f"{path}-wal"):
-        try:
-            total += os.stat(name).st_size
-        except OSError:
-            continue
-    return total
-
-
 def _print(hub: dict[str, Any], store: dict[str, Any]) -> None:
     if hub["running"]:
         words = ["up"]
@@ -146,6 +143,8 @@ def _print(hub: dict[str, Any], store: dict[str, Any]) -> None:
         if hub["uptime_sec"] is not None:
             words.append(f"for {span(hub['uptime_sec'])}")
         _line("hub", ", ".join(words), "green")
+        if hub.get("problem"):
+            _line("", hub["problem"], "red")
     else:
         _line("hub", hub["problem"], "red")
     _line("socket", hub["socket"])
