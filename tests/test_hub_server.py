@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waitbus.client.emit import emit, emit_many
 
 from tests.conftest import PATIENCE, HubProcess, Peer
 from waitbus import wire
+from waitbus.client.emit import emit, emit_many
 from waitbus.event import ULID_MIN, EventInsert
 from waitbus.hub.server import Hub
 from waitbus.settings import Settings
@@ -134,8 +134,8 @@ def test_a_commit_nobody_rang_for_is_noticed(hub: HubProcess, settings: Settings
     client = peer({})
     with contextlib.closing(open_writer(settings)) as store:
         store.execute(
-            "INSERT INTO events (delivery_id, source, event_type, owner, repo, received_at, payload_json, ingest_method)"
-            " VALUES ('d', 's', 't', 'o', 'r', 5, '{}', 'm')"
+            "INSERT INTO events (delivery_id, source, event_type, owner, repo, received_at, payload_json,"
+            " ingest_method) VALUES ('d', 's', 't', 'o', 'r', 5, '{}', 'm')"
         )
     assert client.event()["delivery_id"] == "d"
 
@@ -259,8 +259,8 @@ def test_a_foreign_user_is_closed_unread(hub: HubProcess, settings: Settings, bu
     path = getattr(settings, which)
     os.chmod(path, 0o666)
     script = (
-        "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
-        "s.connect(sys.argv[1]); s.send(b'\\0\\0\\0\\2{}'); print(s.recv(100))"
+        "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.send(b'\\0\\0\\0\\2{}'); print(s.recv(100))"
     )
     seen = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=PATIENCE)
     assert seen.stdout == "b''\n" or "ConnectionResetError" in seen.stderr or "BrokenPipeError" in seen.stderr
