@@ -1,6 +1,7 @@
 """Build the sdist and the wheel so that anyone who builds the same commit gets the same bytes.
 
-Run from the root of a checkout, or of an unpacked sdist, with the locked build backend installed.
+Run from the root of a checkout, or of an unpacked sdist, with the locked build backend installed. In a checkout the
+bills of materials and SHA256SUMS, which covers every file, are laid beside them.
 """
 
 from __future__ import annotations
@@ -8,32 +9,46 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-from flit_core import buildapi
+from tools import backend, sbom
+
+LOCK = Path("uv.lock")
+SUMS = "SHA256SUMS"
 
 
-def source_epoch(root: Path) -> int:
-    """The commit's time, or in an unpacked sdist the time its files carry, which is the same."""
-    if not (root / ".git").exists():  # git would look further up, into a repository that is not ours
-        return int((root / "pyproject.toml").stat().st_mtime)
-    command = ["git", "log", "-1", "--format=%ct"]
-    return int(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
+def digest(path: Path) -> str:
+    """The file's SHA-256 in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_sums(paths: list[Path]) -> Path:
+    """Write SHA256SUMS, as sha256sum reads it, beside the files."""
+    lines = sorted(f"{digest(path)}  {path.name}\n" for path in paths)
+    target = paths[0].parent / SUMS
+    target.write_text("".join(sorted(lines, key=lambda line: line[66:])), encoding="ascii")
+    return target
+
+
+def build(folder: Path) -> list[Path]:
+    """Build into the folder; return the sdist, the wheel and what lies beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    epoch = backend.source_epoch(Path())
+    os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
+    paths = [folder / backend.build_sdist(str(folder)), folder / backend.build_wheel(str(folder))]
+    if LOCK.exists():
+        paths += sbom.write_beside(paths[1], LOCK, epoch)
+        paths.append(write_sums(paths))
+    return paths
 
 
 def main() -> int:
-    """Build both and print each one's SHA-256, size and path."""
+    """Build and print each file's SHA-256, size and path."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("folder", type=Path, help="where the two files go")
-    folder: Path = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("SOURCE_DATE_EPOCH", str(source_epoch(Path.cwd())))
-    for build in (buildapi.build_sdist, buildapi.build_wheel):
-        path = folder / build(str(folder))
-        content = path.read_bytes()
-        print(f"{hashlib.sha256(content).hexdigest()}  {len(content):>7}  {path}")
+    parser.add_argument("folder", type=Path, help="where the files go")
+    for path in build(parser.parse_args().folder):
+        print(f"{digest(path)}  {path.stat().st_size:>7}  {path}")
     return 0
 
 

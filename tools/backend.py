@@ -1,0 +1,135 @@
+"""The build backend: flit_core, with the bill of materials in the wheel and the commit's time on every byte.
+
+flit_core places no file in ``.dist-info/sboms`` (PEP 770), so its wheel builder gets one more file before it writes
+RECORD; its choice of the sdist's files is packed here, because the sdist must carry the commit's time. pip, uv and
+every other front end reach this file through ``backend-path``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import tarfile
+from contextlib import contextmanager
+from gzip import GzipFile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flit_core import buildapi
+from flit_core import sdist as flit_sdist
+from flit_core import wheel as flit_wheel
+
+from tools import sbom
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PYPROJECT = Path("pyproject.toml")  # PEP 517: a hook runs at the root of the source tree
+# In an sdist, the commit's time. The times of its files say it, too, but not every front end unpacks them.
+CARRIED = "SOURCE_DATE_EPOCH"
+
+prepare_metadata_for_build_wheel = buildapi.prepare_metadata_for_build_wheel
+prepare_metadata_for_build_editable = buildapi.prepare_metadata_for_build_editable
+get_requires_for_build_wheel = buildapi.get_requires_for_build_wheel
+get_requires_for_build_editable = buildapi.get_requires_for_build_editable
+get_requires_for_build_sdist = buildapi.get_requires_for_build_sdist
+build_editable = buildapi.build_editable
+
+
+def commit_time(root: Path) -> int | None:
+    """When HEAD was committed, in seconds; None where git or the repository is not there, or is not ours to ask."""
+    if not (root / ".git").exists():  # git would look further up, into a repository that is not this one
+        return None
+    command = ["git", "log", "-1", "--format=%ct"]
+    try:
+        said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+        return int(said)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def source_epoch(root: Path) -> int:
+    """The time all files get: what the caller says, else the commit's, from git, an sdist or a tag's archive.
+
+    A tag's archive has it only as the time of its files.
+    """
+    if (given := os.environ.get("SOURCE_DATE_EPOCH")) is not None:
+        return int(given)
+    if (committed := commit_time(root)) is not None:
+        return committed
+    if (carried := root / CARRIED).exists():
+        return int(carried.read_text(encoding="ascii"))
+    return int((root / PYPROJECT).stat().st_mtime)
+
+
+@contextmanager
+def _dated() -> Iterator[int]:
+    """Let flit_core see the epoch, and leave the environment of whoever called the hook as it was."""
+    before = os.environ.get("SOURCE_DATE_EPOCH")
+    epoch = source_epoch(Path())
+    os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
+    try:
+        yield epoch
+    finally:
+        if before is None:
+            del os.environ["SOURCE_DATE_EPOCH"]
+
+
+class _WheelBuilder(flit_wheel.WheelBuilder):  # type: ignore[misc] # flit_core comes without annotations
+    """flit_core's builder, plus one file."""
+
+    epoch = 0
+
+    def write_metadata(self) -> None:
+        super().write_metadata()
+        document = sbom.of_package(self.metadata.version, self.epoch)
+        with self._write_to_zip(f"{self.dist_info}/{sbom.INSIDE}") as file:
+            file.write(sbom.render(document).decode())
+
+
+def build_wheel(
+    wheel_directory: str, config_settings: dict[str, Any] | None = None, metadata_directory: str | None = None
+) -> str:
+    """PEP 517: build the wheel into the folder and return its name."""
+    content = io.BytesIO()
+    with _dated() as epoch:
+        builder = _WheelBuilder.from_ini_path(PYPROJECT, content)
+        builder.epoch = epoch
+        builder.build()
+    name: str = builder.wheel_filename
+    (Path(wheel_directory) / name).write_bytes(content.getvalue())
+    return name
+
+
+def _pack(builder: flit_sdist.SdistBuilder, epoch: int, content: io.BytesIO) -> None:
+    """The sdist as bytes: sorted names, one time, no owner, two modes."""
+    metadata = io.StringIO()
+    builder.metadata.write_metadata_file(metadata)
+    made = {"PKG-INFO": metadata.getvalue(), CARRIED: f"{epoch}\n"}
+    chosen = set(builder.apply_includes_excludes(builder.select_files())) - set(made)
+    with (
+        GzipFile(filename="", mode="wb", fileobj=content, mtime=epoch) as packed,
+        tarfile.open(mode="w", fileobj=packed, format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in sorted(chosen | set(made)):
+            path = Path(name)
+            if name not in made and not stat.S_ISREG(path.lstat().st_mode):
+                raise OSError(f"{name} is not a plain file, so it is not packed: remove it")
+            body = made[name].encode() if name in made else path.read_bytes()
+            member = tarfile.TarInfo(f"{builder.dir_name}/{path.as_posix()}")
+            member.size, member.mtime = len(body), epoch
+            member.mode = 0o755 if name not in made and path.stat().st_mode & stat.S_IXUSR else 0o644
+            archive.addfile(member, io.BytesIO(body))
+
+
+def build_sdist(sdist_directory: str, config_settings: dict[str, Any] | None = None) -> str:
+    """PEP 517: build the sdist into the folder and return its name."""
+    content = io.BytesIO()
+    builder = flit_sdist.SdistBuilder.from_ini_path(PYPROJECT)
+    with _dated() as epoch:
+        _pack(builder, epoch, content)
+    name = f"{builder.dir_name}.tar.gz"
+    (Path(sdist_directory) / name).write_bytes(content.getvalue())
+    return name
