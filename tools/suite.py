@@ -79,9 +79,7 @@ def run_with_coverage(workers: int) -> Outcome:
         shutil.copy(env["COVERAGE_FILE"], ROOT / ".coverage")
         code, lines = run([*coverage, "report"], env)
     total = next((line.split()[-1] for line in lines if line.startswith("TOTAL")), "unknown")
-    return Outcome(
-        version, f"{closing}; coverage {total}{', under the floor' if code else ''}", failed=code != 0
-    )
+    return Outcome(version, f"{closing}; coverage {total}{', under the floor' if code else ''}", failed=code != 0)
 
 
 def run_plain(python: str, version: str, workers: int, chosen: list[str]) -> Outcome:
