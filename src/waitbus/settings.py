@@ -306,10 +306,21 @@ def ensure_private_dir(path: str) -> None:
     Raises `SettingsError` with the path and the command that mends it.
     """
     try:
-        found = os.lstat(path)
+        check_private_dir(path)
     except FileNotFoundError:
         _make_dirs(path)
+        check_private_dir(path)
+
+
+def check_private_dir(path: str) -> None:
+    """Check that `path` is a directory of ours that nobody else may look into.
+
+    Raises ``FileNotFoundError`` when nothing is there, else `SettingsError` with the path and what to do.
+    """
+    try:
         found = os.lstat(path)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise SettingsError(f"cannot look at {path}: {error.strerror}") from None
     mode = found.st_mode

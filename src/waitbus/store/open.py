@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import sys
 
-from waitbus.settings import SettingsError, check_owner, ensure_private_dir, quote
+from waitbus.settings import SettingsError, check_owner, check_private_dir, ensure_private_dir, quote
 from waitbus.store import migrate
 from waitbus.store.errors import StoreError, explain, is_busy
 from waitbus.store.wal import KEEP
@@ -57,6 +57,11 @@ def open_writer(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connecti
 def open_reader(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connection:
     """A connection that cannot write. Raises `StoreError`, also when there is no store yet."""
     path = settings.db_path
+    try:
+        check_private_dir(settings.state_dir)
+    except FileNotFoundError:
+        if os.path.dirname(path) == settings.state_dir:
+            raise _nothing_yet(path) from None
     _check_file(path, create=False)
     conn = None
     try:
