@@ -43,12 +43,16 @@ class HubLock:
             raise HubRunning(
                 f"a hub already runs for {os.path.dirname(path)} (pid {pid or 'unknown'}); see `waitbus status`"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, f"{os.getpid()}\n".encode())
+        self._write(f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
-        os.ftruncate(self._fd, 0)
+        self._write(b"")
         os.close(self._fd)
+
+    def _write(self, text: bytes) -> None:
+        with contextlib.suppress(OSError):  # on a disk that is full or read-only the lock holds all the same
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, text)
 
 
 class Listeners:
