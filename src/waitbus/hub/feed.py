@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 
-from waitbus.event import WaitbusError
+from waitbus.event import ULID_MIN, WaitbusError
 from waitbus.store import prune, read
 from waitbus.store.importer import import_v020
 from waitbus.store.open import open_writer
@@ -37,6 +37,7 @@ class Feed:
         self._settings = settings
         self._log = log
         self._said = ""
+        self._behind = False  # whether the last look for live failed: there may be more than we know
         self._connection = open_writer(settings)
         import_v020(settings)
         self._identity = self._file_identity()
@@ -50,6 +51,7 @@ class Feed:
     def next_page(self, limit: int) -> Page | None:
         """What was committed after the cursor, which moves past it; None when the store cannot be read."""
         page = self.page(self.cursor, limit)
+        self._behind = page is None
         if page:
             self.cursor = page[-1][0]
         return page
@@ -85,8 +87,15 @@ class Feed:
         except (sqlite3.Error, WaitbusError):
             return None
 
+    def place(self) -> str | None:
+        """The cursor of who was given all that live has read, `ULID_MIN` before any event; None: no store to read."""
+        try:
+            return read.event_id_at(self._connection, self.cursor) or ULID_MIN
+        except (sqlite3.Error, WaitbusError):
+            return None
+
     def changed(self) -> bool:
-        """Whether anyone committed since the last call, or the file was replaced under us (then it is opened anew)."""
+        """Whether there may be something to read: a commit since the last call, a read that failed, or another file."""
         try:
             if self._file_identity() != self._identity:
                 self._reopen()
@@ -96,7 +105,7 @@ class Feed:
             self._complain(error)
             return False
         moved, self._version = version != self._version, version
-        return moved
+        return moved or self._behind
 
     def maintain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once a minute, start pruning in small steps, one at a time with a pause between; never twice at once."""

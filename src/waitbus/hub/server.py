@@ -273,7 +273,7 @@ class Hub:
         return wire.heartbeat_frame(
             int(time.time()),
             int(time.monotonic() - self._started),
-            cursor=self.feed.id_at(self.feed.cursor) if live else None,
+            cursor=self.feed.place() if live else None,
             caught_up=caught_up,
         )
 
