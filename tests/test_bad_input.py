@@ -1,0 +1,452 @@
+"""Bad input against the real thing: frames, places, disks, clocks. A clear error or a silent close, no more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import select
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import PATIENCE, Cli, HubProcess, Peer
+from tests.test_hub_server import in_process_hub
+from waitbus import wire
+from waitbus.client.emit import emit
+from waitbus.client.subscribe import subscribe
+from waitbus.event import ULID_MIN, EventInsert, WaitbusError
+from waitbus.hub import server
+from waitbus.settings import Settings
+from waitbus.store import read
+from waitbus.store.read import read_after
+
+Peers = Callable[..., Peer]
+ROOT = os.getuid() == 0
+needs_mount = pytest.mark.skipif(
+    not ROOT or sys.platform != "linux" or shutil.which("mount") is None, reason="needs root and Linux's mount"
+)
+TELL = ("emit", "--source", "test", "--event-type", "tick")
+# What a person or a unit file starts first, and what each should find out by itself.
+VERBS: dict[str, tuple[str, ...]] = {
+    "hub": ("serve", "hub"),
+    "emit": TELL,
+    "wait": ("wait", "--timeout", str(PATIENCE)),
+    "init": ("init",),
+}
+
+
+def tick(n: int, **more: Any) -> EventInsert:
+    return EventInsert(source="test", event_type="tick", fields={"n": n}, **more)
+
+
+def numbers(peer: Peer, count: int) -> list[int]:
+    return [peer.event()["fields"]["n"] for _ in range(count)]
+
+
+def refused(done: subprocess.CompletedProcess[str], path: str | Path) -> None:
+    """One line that names the place, exit 2, nothing on standard output."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("waitbus")
+    assert done.stderr.count("\n") == 1
+    assert str(path) in done.stderr
+
+
+# --- first frames -----------------------------------------------------------------------------------------------------
+
+BAD_FRAMES = {
+    "no object": b"[]",
+    "deep": b'{"match":' + b'{"not":' * 9000 + b"{}" + b"}" * 9001,
+    "deep and not closed": b"[" * 60_000,
+    "not UTF-8": b'{"proto":1,"event_types":["\xff\xfe"]}',
+    "a zero byte": b'{"proto":1}\0',
+    "a zero byte first": b"\0{}",
+    "half a surrogate": b'{"filters":["\\ud800"]}',
+    "a long number": b'{"proto":' + b"9" * 5000 + b"}",
+    "no number": b'{"proto":NaN}',
+    "twice": b"{}{}",
+    "UTF-16": '{"proto":1}'.encode("utf-16"),
+}
+BAD_BYTES = {name: len(body).to_bytes(4, "big") + body for name, body in BAD_FRAMES.items()} | {
+    "65,537 bytes": (65_537).to_bytes(4, "big") + b'{"proto":1}' + b" " * 65_526,
+    "nothing": bytes(4),
+    "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+
+def test_bad_first_frames_end_silently_and_nobody_hears_of_them(
+    hub: HubProcess, settings: Settings, peer: Peers
+) -> None:
+    honest = peer({})
+    for number, (name, data) in enumerate(BAD_BYTES.items()):
+        bad = peer()
+        with contextlib.suppress(BrokenPipeError):
+            bad.socket.sendall(data)
+        with contextlib.suppress(ConnectionResetError):  # the hub left bytes unread
+            assert bad.socket.recv(1) == b"", name
+        emit(tick(number))
+        assert numbers(honest, 1) == [number], name
+    assert hub.stderr == ""
+
+
+def test_the_largest_frame_is_a_frame(hub: HubProcess, peer: Peers) -> None:
+    client = peer()
+    client.send(b'{"proto":1}'.ljust(wire.MAX_FRAME_BYTES))
+    assert (client.read() or {})["kind"] == "subscribe_ack"
+
+
+def test_a_first_frame_byte_by_byte_is_a_frame_and_holds_up_nobody(hub: HubProcess, peer: Peers) -> None:
+    honest, slow = peer({}), peer()
+    body = b'{"match":{"key":"n","op":"ge","value":10}}'
+    frame = len(body).to_bytes(4, "big") + body
+    for number, byte in enumerate(frame[:-1]):
+        slow.socket.sendall(bytes([byte]))
+        if number < 10:
+            emit(tick(number))
+            assert numbers(honest, 1) == [number]
+    assert not select.select([slow.socket], [], [], 0)[0]
+    slow.socket.sendall(frame[-1:])
+    assert (slow.read() or {})["kind"] == "subscribe_ack"
+    emit(tick(10))
+    assert numbers(slow, 1) == numbers(honest, 1) == [10]
+
+
+def test_a_subscriber_that_goes_on_talking_is_not_listened_to(hub: HubProcess, peer: Peers) -> None:
+    talker = peer({})
+    for _ in range(50):
+        talker.socket.sendall(b'\0\0\0\x0c{"proto": 2}' * 1000)
+    emit(tick(1))
+    assert numbers(talker, 1) == [1]
+
+
+# --- what a shell leaves of a predicate -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ('conclusion="failure"', 0),  # the shell takes the quotes: a bare word is the text
+        ("conclusion=failure", 0),
+        ("'conclusion=\"failure\"'", 0),
+        ("n=7", 0),
+        ('n="7"', 0),  # and here it takes them from a number
+        ("'n=\"7\"'", 124),  # a text is no number
+    ],
+)
+def test_a_predicate_as_a_shell_hands_it_on(hub: HubProcess, settings: Settings, words: str, code: int) -> None:
+    emit(tick(7, conclusion="failure"))
+    command = f"{sys.executable} -m waitbus wait --since start --timeout 0 --match {words}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (code, "")
+
+
+@pytest.mark.parametrize(
+    ("match", "form"),
+    [
+        ("conclusion=True", "conclusion=true"),
+        ("conclusion=two words", "'conclusion=\"two words\"'"),
+        ("conclusion", 'conclusion="failure"'),
+        ('conclusion="failure', "'conclusion=\"failure\"'"),
+        ("conclusion=fail\0ure", ""),
+        ("x" * 300 + "=1", "256 bytes"),
+    ],
+)
+def test_a_predicate_that_cannot_be_read_names_the_right_form(
+    hub: HubProcess, settings: Settings, cli: Cli, match: str, form: str
+) -> None:
+    if "\0" in match:  # no shell can hand this on, but a program could
+        with pytest.raises(WaitbusError):
+            subscribe(match)
+        return
+    refused(cli("wait", "--match", match, "--timeout", "0"), form)
+
+
+# --- places that are not ours alone -----------------------------------------------------------------------------------
+
+
+def open_to_all(path: Path) -> None:
+    path.mkdir(mode=0o700)
+    path.chmod(0o777)
+
+
+def a_link(path: Path) -> None:
+    real = path.with_name("real")
+    real.mkdir(mode=0o700)
+    path.symlink_to(real)
+
+
+def another_users(path: Path) -> None:
+    if not ROOT:
+        pytest.skip("needs root to give a directory away")
+    path.mkdir(mode=0o700)
+    os.chown(path, 65534, 65534)
+
+
+def a_file(path: Path) -> None:
+    path.write_text("mine")
+
+
+@pytest.mark.parametrize("make", [open_to_all, a_link, another_users, a_file])
+def test_a_state_directory_not_ours_alone_is_refused_by_its_name(
+    settings: Settings, cli: Cli, make: Callable[[Path], None]
+) -> None:
+    state = Path(settings.state_dir)
+    make(state)
+    for words in VERBS.values():
+        refused(cli(*words, WAITBUS_AUTOSTART="1"), state)
+    looked = cli("status")
+    assert looked.returncode == 1
+    assert str(state) in looked.stdout
+    assert looked.stderr == ""
+    assert a_file is make or os.listdir(state) == []
+
+
+@pytest.mark.parametrize("make", [open_to_all, a_link, another_users, a_file])
+def test_a_runtime_directory_not_ours_alone_is_refused_and_emit_writes_all_the_same(
+    settings: Settings, cli: Cli, make: Callable[[Path], None]
+) -> None:
+    runtime = Path(settings.runtime_dir)
+    make(runtime)
+    for verb in ("hub", "wait", "init"):
+        refused(cli(*VERBS[verb], WAITBUS_AUTOSTART="1"), runtime)
+    assert cli(*TELL).returncode == 0
+    looked = cli("status")
+    assert looked.returncode == 1
+    assert str(runtime) in looked.stdout
+    assert "1 events" in looked.stdout
+    assert a_file is make or os.listdir(runtime) == []
+
+
+# --- disks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(settings: Settings) -> Iterator[Callable[[str], None]]:
+    """The state directory as a file system of its own; called with mount options, it is mounted or changed."""
+    state = Path(settings.state_dir)
+    state.mkdir(mode=0o700)
+
+    def mount(options: str) -> None:
+        how = ["remount"] if os.path.ismount(state) else ["mode=0700"]
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join([*how, options]), "waitbus-test", str(state)])
+        if done.returncode:
+            pytest.skip("cannot mount a file system here")
+
+    yield mount
+    if os.path.ismount(state):
+        subprocess.run(["umount", "--lazy", str(state)], check=True)
+
+
+def fill(settings: Settings) -> None:
+    """Take what room there is."""
+    with open(Path(settings.state_dir, "ballast"), "ab", buffering=0) as ballast, contextlib.suppress(OSError):
+        while True:
+            ballast.write(b"x" * 4096)
+
+
+@needs_mount
+@pytest.mark.root
+@pytest.mark.parametrize("options", ["size=64k", "ro"])
+def test_a_disk_that_cannot_be_written_from_the_start(
+    settings: Settings, cli: Cli, disk: Callable[[str], None], options: str
+) -> None:
+    disk(options)
+    if options != "ro":
+        fill(settings)
+    for words in VERBS.values():
+        refused(cli(*words, WAITBUS_AUTOSTART="1"), settings.state_dir)
+    assert cli("status").stderr == ""
+    disk("rw,size=8m")
+    assert cli(*TELL).returncode == 0
+    assert cli("wait", "--since", "start", "--timeout", str(PATIENCE), WAITBUS_AUTOSTART="1").returncode == 0
+    assert cli("status").returncode == 0
+    os.kill(int(Path(settings.hub_lock).read_text()), 15)
+
+
+def emit_until_full() -> int:
+    """How many events were acknowledged before there was no room."""
+    for n in itertools.count():
+        try:
+            emit(tick(n, payload_json=json.dumps("x" * 5000)))
+        except WaitbusError as error:
+            if "no room left" not in str(error):
+                raise
+            return n
+    raise AssertionError
+
+
+@needs_mount
+@pytest.mark.root
+def test_a_disk_that_fills_under_a_hub_loses_nothing_and_goes_on_when_there_is_room(
+    settings: Settings, disk: Callable[[str], None], unstarted_hub: HubProcess, peer: Peers, cli: Cli
+) -> None:
+    disk("size=2m")
+    hub = unstarted_hub.start()
+    live = peer({})
+    acknowledged = emit_until_full()
+    fill(settings)
+    assert acknowledged > 10
+    assert numbers(live, acknowledged) == list(range(acknowledged))
+    refused(cli(*TELL), settings.db_path)
+    lines = "\n".join('{"source":"test","event_type":"tick"}' for _ in range(3000))
+    many = cli("emit", "-", stdin=lines)
+    assert many.returncode == 2
+    assert settings.db_path in many.stderr.splitlines()[-1]
+    # Who only reads is not concerned.
+    assert cli("init").returncode == 0
+    assert cli("wait", "--since", "start", "--match", "n=3", "--timeout", str(PATIENCE)).returncode == 0
+    assert numbers(peer({"since": ULID_MIN}), acknowledged) == list(range(acknowledged))
+    disk("size=8m")
+    emit(tick(acknowledged))
+    assert numbers(live, 1) == [acknowledged]
+    assert cli("status").returncode == 0
+    assert hub.process is not None
+    assert hub.process.poll() is None
+    assert hub.stop() == 0
+    assert "Traceback" not in hub.stderr
+
+
+@pytest.mark.skipif(ROOT, reason="nothing is forbidden to root")
+def test_a_state_directory_that_may_not_be_written(settings: Settings, cli: Cli) -> None:
+    state = Path(settings.state_dir)
+    state.mkdir(mode=0o500)
+    for words in VERBS.values():
+        refused(cli(*words, WAITBUS_AUTOSTART="1"), state)
+    state.chmod(0o700)
+    assert cli(*TELL).returncode == 0
+
+
+def test_a_read_that_fails_is_tried_again_although_nobody_rings(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SWEEP_SEC", 0.02)
+    failed: list[bool] = []
+
+    def fails_thrice(*args: Any, **options: Any) -> list[Any]:
+        if len(failed) < 3:
+            failed.append(True)
+            raise sqlite3.OperationalError("disk I/O error")
+        return read_after(*args, **options)
+
+    async def scenario(hub: server.Hub, loop: asyncio.AbstractEventLoop) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, settings.broadcast_socket)
+            await loop.sock_sendall(client, b"\0\0\0\2{}")
+            decoder = wire.Decoder()
+            kinds: list[str] = []
+            while kinds != ["subscribe_ack", "event"]:
+                kinds += [wire.decode(body)["kind"] for body in decoder.feed(await loop.sock_recv(client, 9999))]
+                if not failed:
+                    monkeypatch.setattr(read, "read_after", fails_thrice)
+                    emit(tick(0))
+        assert failed
+
+    in_process_hub(settings, scenario)
+
+
+# --- what another hub left, or holds ----------------------------------------------------------------------------------
+
+
+def test_stale_sockets_are_in_nobodys_way(settings: Settings, cli: Cli) -> None:
+    """Files of sockets that nobody listens on: emit writes, and the first client starts a hub that takes them."""
+    os.makedirs(settings.runtime_dir, mode=0o700)
+    for path, kind in (
+        (settings.broadcast_socket, socket.SOCK_STREAM),
+        (settings.doorbell_socket, socket.SOCK_STREAM),
+        (settings.bell_socket, socket.SOCK_DGRAM),
+    ):
+        with socket.socket(socket.AF_UNIX, kind) as stale:
+            stale.bind(path)
+        os.chmod(path, 0o600)
+    assert cli(*TELL).returncode == 0
+    looked = cli("status")
+    assert looked.returncode == 1
+    assert "no hub runs" in looked.stdout
+    assert cli("wait", "--since", "start", "--timeout", str(PATIENCE), WAITBUS_AUTOSTART="1").returncode == 0
+    assert cli("status").returncode == 0
+    os.kill(int(Path(settings.hub_lock).read_text()), 15)
+
+
+def test_of_many_hubs_at_once_one_stays(settings: Settings, cli: Cli, peer: Peers) -> None:
+    hubs, ends = [], []
+    for _ in range(6):
+        reader, writer = os.pipe()
+        hubs.append(cli.spawn("serve", "hub", "--ready-fd", str(writer), pass_fds=(writer,)))
+        os.close(writer)
+        ends.append(reader)
+    said = []
+    for reader in ends:
+        assert select.select([reader], [], [], PATIENCE)[0]
+        said.append(os.read(reader, 64))
+        os.close(reader)
+    assert sorted(said) == [b""] * 5 + [b"ready\n"]
+    for hub, word in zip(hubs, said, strict=True):
+        if word == b"":
+            _, error = hub.communicate(timeout=PATIENCE)
+            assert hub.returncode == 2
+            assert error.count("\n") == 1
+            assert "a hub already runs" in error
+    client = peer({})
+    emit(tick(0))
+    assert numbers(client, 1) == [0]
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+HOUR = 3600 * 10**9
+SHIFTED = """
+import sys, time
+real, shift = time.time_ns, int(sys.argv[1])
+time.time_ns = lambda: real() + shift
+from waitbus import EventInsert, emit
+for n in map(int, sys.argv[2:]):
+    emit(EventInsert(source="test", event_type="tick", fields={"n": n}))
+"""
+
+
+def tell_at(shift_ns: int, *ns: int) -> None:
+    """Emit from a process whose clock is off by so much."""
+    words = [str(shift_ns), *map(str, ns)]
+    subprocess.run([sys.executable, "-c", SHIFTED, *words], check=True, timeout=PATIENCE)
+
+
+def test_commit_order_is_the_order_whatever_the_clocks_say(hub: HubProcess, peer: Peers) -> None:
+    live = peer({})
+    shifts = (0, -HOUR, HOUR, -24 * HOUR, -2 * HOUR)
+    for index, shift in enumerate(shifts):
+        tell_at(shift, 2 * index, 2 * index + 1)
+    everything = list(range(2 * len(shifts)))
+    frames = [live.event() for _ in everything]
+    assert [frame["fields"]["n"] for frame in frames] == everything
+    ids = [frame["event_id"] for frame in frames]
+    assert ids != sorted(ids)
+    for place, event_id in enumerate(ids[:-1]):
+        assert numbers(peer({"since": event_id}), len(everything) - place - 1) == everything[place + 1 :]
+    assert numbers(peer({"since": ULID_MIN}), len(everything)) == everything
+    emit(tick(99))
+    assert numbers(peer({"since": ids[-1]}), 1) == [99]
+
+
+@pytest.mark.parametrize("met", [True, False], ids=["after an event", "before the first event"])
+def test_a_clock_set_back_loses_nothing_over_a_restart_of_the_hub(hub: HubProcess, met: bool) -> None:
+    with subscribe(timeout=PATIENCE, autostart=False) as events:
+        if met:
+            tell_at(0, 0)
+            assert next(events).fields["n"] == 0
+        hub.stop()
+        tell_at(-HOUR, 1)
+        tell_at(0, 2)
+        hub.start()
+        tell_at(-HOUR, 3)
+        assert [next(events).fields["n"] for _ in range(3)] == [1, 2, 3]
