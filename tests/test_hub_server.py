@@ -388,7 +388,8 @@ def test_heartbeats_come(settings: Settings, monkeypatch: pytest.MonkeyPatch) ->
             client.setblocking(False)
             await loop.sock_connect(client, settings.broadcast_socket)
             await loop.sock_sendall(client, b"\x00\x00\x00\x02{}")
-            decoder, kinds = wire.Decoder(), []
+            decoder = wire.Decoder()
+            kinds: list[str] = []
             while len(kinds) < 3:
                 kinds += [wire.decode(body)["kind"] for body in decoder.feed(await loop.sock_recv(client, 9999))]
             assert kinds[:3] == ["subscribe_ack", "daemon_heartbeat", "daemon_heartbeat"]

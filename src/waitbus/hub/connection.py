@@ -73,7 +73,10 @@ class Connection:
         session = self.session
         while session.queued_bytes:
             try:
-                session.sent(self._socket.sendmsg(session.buffers()))
+                buffers = session.buffers()
+                # One frame is the common case, and then a plain send is the shorter way.
+                gather = len(buffers) > 1
+                session.sent(self._socket.sendmsg(buffers) if gather else self._socket.send(buffers[0]))
             except BlockingIOError:
                 return
             except OSError:

@@ -7,6 +7,7 @@ Everything here can be rebuilt from the store: whatever goes wrong with one peer
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -323,6 +324,7 @@ async def _run(settings: Settings, idle_exit: float | None, ready_fd: int | None
     hub = Hub(settings, loop, idle_exit)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, hub.stop)
+    gc.freeze()  # what was loaded stays: no collection in the middle of a delivery walks it again
     notify("READY=1")
     if ready_fd is not None:
         with contextlib.suppress(OSError):
