@@ -49,6 +49,7 @@ class Child:
         self._early: list[int] = []
         self._passing: dict[int, int] = {}
         self._terminal: tuple[int, int] | None = None
+        _occupy_standard_streams()
         self._wake, wakened = os.pipe()
         os.set_blocking(wakened, False)
         signal.set_wakeup_fd(wakened, warn_on_full_buffer=False)
@@ -81,10 +82,7 @@ class Child:
         actions: list[tuple[int, int]] = []
         made: dict[tuple[int, int], int] = {}
         for target in (1, 2):
-            try:
-                found = os.fstat(target)
-            except OSError:  # closed: so it is for the child
-                continue
+            found = os.fstat(target)
             # One and the same file gets one and the same stream, so that the order of what is said stays.
             place = (found.st_dev, found.st_ino)
             if place not in made:
@@ -202,6 +200,16 @@ class Child:
     def tail(self) -> tuple[bytes, bool]:
         """The last bytes of its output, at most as many as were to be kept; and whether there was more."""
         return bytes(self._kept[-self._keep :]), self._was_cut or len(self._kept) > self._keep
+
+
+def _occupy_standard_streams() -> None:
+    """Where one of the three is closed, a pipe of ours would take its number, and its place: let it be nowhere."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(fd, True)
 
 
 def _in_foreground() -> bool:

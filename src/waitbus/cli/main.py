@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
-_UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 USAGE = 2
 
-# Verb and what it does, in a line, grouped as the overview shows them. The file is named as the verb.
+# Verb and what it does, in a line, grouped as the overview shows them. The file is named as the verb, `_` for `-`.
 GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "wait",
@@ -43,6 +43,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("events", "ask the store in SQL, read-only"),
             ("status", "say whether the bus is well"),
             ("stats", "count what is in the store"),
+            ("doctor", "look for what is wrong on this machine, and say what to do"),
         ),
     ),
     (
@@ -53,6 +54,13 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("prune", "make the store smaller, by age, size or count"),
             ("completion", "print the completion script of a shell"),
             ("demo", "see it work, on a bus of its own"),
+        ),
+    ),
+    (
+        "trust",
+        (
+            ("verify-release", "check a wheel or sdist before it is installed"),
+            ("source", "verify an installed source of a third party"),
         ),
     ),
 )
@@ -99,7 +107,7 @@ def _guarded(words: list[str]) -> int:
     except SystemExit as end:  # argparse has said what there is to say
         return end.code if isinstance(end.code, int) else USAGE if end.code else 0
     except OSError as error:
-        if error.errno not in _UNWRITABLE or error.filename is not None:
+        if not isinstance(error, BrokenPipeError) and (error.errno not in _UNWRITABLE or error.filename is not None):
             raise
         return _mute(error)
     except KeyboardInterrupt:
@@ -132,7 +140,7 @@ def _dispatch(words: list[str]) -> int:
     verb, *rest = _renamed(words)
     if verb not in VERBS:
         raise UsageError(_unknown(verb))
-    module = __import__(f"waitbus.cli.{verb}", fromlist=["run"])
+    module = __import__(f"waitbus.cli.{verb.replace('-', '_')}", fromlist=["run"])
     # A verb in a hurry may read its plain forms itself; the rest, help and errors are argparse's.
     quick = getattr(module, "quick", None)
     args = quick(rest) if quick else None
@@ -186,5 +194,5 @@ def overview() -> str:
         "usage: waitbus VERB [OPTION...]    waitbus VERB --help says more, with examples",
     ]
     for title, verbs in GROUPS:
-        lines += ["", f"{title}:", *[f"  {verb:<11} {summary}" for verb, summary in verbs]]
+        lines += ["", f"{title}:", *[f"  {verb:<14} {summary}" for verb, summary in verbs]]
     return "\n".join([*lines, "", EXAMPLES])
