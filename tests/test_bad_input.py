@@ -264,7 +264,9 @@ def test_a_disk_that_cannot_be_written_from_the_start(
     if options != "ro":
         fill(settings)
     for words in VERBS.values():
-        refused(cli(*words, WAITBUS_AUTOSTART="1"), settings.state_dir)
+        done = cli(*words, WAITBUS_AUTOSTART="1")
+        refused(done, settings.state_dir)
+        assert ("Read-only" if options == "ro" else "no room left") in done.stderr
     assert cli("status").stderr == ""
     disk("rw,size=8m")
     assert cli(*TELL).returncode == 0

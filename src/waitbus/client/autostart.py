@@ -141,7 +141,7 @@ def _launch(settings: Settings, deadline: float) -> str | None:
                 return None
         finally:
             os.close(ready)
-        return _last_line(settings.hub_log, begin) or "it ended without a word"
+        return _last_line(settings.hub_log, begin) or _silence(log)
     finally:
         os.close(log)
 
@@ -237,6 +237,12 @@ def _wait_readable(fd: int, deadline: float) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+
+def _silence(log: int) -> str:
+    """Why a hub ended without a word: the disk may have no room for one."""
+    full = os.fstatvfs(log).f_bavail == 0
+    return "no room left on the disk: free some space, then try again" if full else "it ended without a word"
 
 
 def _last_line(path: str, begin: int) -> str:
