@@ -1,0 +1,114 @@
+"""An installed plugin: its files against its RECORD, its RECORD against the wheel, the wheel against its publisher.
+
+The plugin is found by its entry point and never imported.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import zipfile
+
+from waitbus.release import installed, record, signatures
+from waitbus.release.archive import MAX_ENTRIES
+from waitbus.release.artifact import read_file
+from waitbus.release.report import NO_DATA, NO_INPUT, Unusable, few
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from importlib.metadata import Distribution
+
+    from waitbus.release.report import Report
+
+GROUP = "waitbus.sources.v1"
+_MAX_WHEEL = 256 << 20
+_UNDER_DATA = re.compile(r"^[^/]+\.data/(?:purelib|platlib)/")
+_DATA = re.compile(r"[^/]+\.data/")
+# What an installer adds: its notes and bytecode.
+_INSTALLERS = re.compile(
+    r"^[^/]+\.dist-info/(?:INSTALLER|REQUESTED|direct_url\.json|uv_\w+\.json)$|/__pycache__/[^/]+\.pyc$"
+)
+
+
+def check(
+    name: str, report: Report, *, wheel: str | None, repository: str | None, announce: Callable[[str], object]
+) -> str:
+    """Check the plugin that offers the source `name`, and give its version. Raises `Unusable` when there is none."""
+    distribution = _distribution_of(name)
+    version = f"{distribution.metadata['Name']} {distribution.version}"
+    rows = _check_installed(distribution, report)
+    if wheel is None:
+        how = "pip download --no-deps the version installed, and give --wheel FILE"
+        report.unchecked("wheel", "there is nothing to compare with", how)
+        report.unchecked("publisher", "there is no wheel to ask about", how)
+        return version
+    if rows is not None:
+        faults = list(_wheel_faults(wheel, rows))
+        report.conclude("wheel", faults, f"what is installed came out of {os.path.basename(wheel)}")
+    tool = signatures.find_tool("pypi-attestations")
+    if repository is None:
+        report.unchecked("publisher", "you did not say whom you expect", "give --repository https://github.com/...")
+    elif tool is None:
+        report.unchecked("publisher", "pypi-attestations is not on PATH", signatures.TOOLS["pypi-attestations"][1])
+    else:
+        command = [tool, *signatures.pypi_arguments(os.path.abspath(wheel), repository)]
+        found = signatures.run_tool("pypi-attestations", command, f"PyPI had it from {repository}", announce)
+        report.checks.append(found)
+    return version
+
+
+def _distribution_of(name: str) -> Distribution:
+    from importlib.metadata import entry_points
+
+    found = {point.dist.name: point.dist for point in entry_points(group=GROUP, name=name) if point.dist is not None}
+    if len(found) > 1:
+        raise Unusable(NO_DATA, f"{few(sorted(found))} all offer a source {name}: uninstall all but one")
+    for distribution in found.values():
+        return distribution
+    raise Unusable(
+        NO_INPUT, f"no plugin here offers a source {name}; waitbus's own are checked by waitbus doctor --integrity"
+    )
+
+
+def _check_installed(distribution: Distribution, report: Report) -> dict[str, record.Row] | None:
+    """Compare the installed files with RECORD, and give its rows; None where there is nothing to compare."""
+    paths = [str(file.locate()) for file in distribution.files or () if file.name == "RECORD"]
+    if not paths or not os.path.isfile(paths[0]):
+        report.unchecked("installed", "its installer left no RECORD", "install it from a wheel")
+        return None
+    tops = {file.parts[0] for file in distribution.files or () if len(file.parts) == 2 and file.name == "__init__.py"}
+    found = installed.compare(paths[0], tuple(sorted(tops)))
+    report.conclude("installed", found.faults(), f"{len(found.rows)} files are as they were installed")
+    return found.rows
+
+
+def _wheel_faults(path: str, rows: dict[str, record.Row]) -> Iterator[str]:
+    """Where a wheel's own RECORD names a file otherwise than the installation does."""
+    data = read_file(path, _MAX_WHEEL)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".dist-info/RECORD")]
+            small = len(names) == 1 and archive.getinfo(names[0]).file_size <= record.MAX_BYTES
+            content = archive.read(names[0]) if small and len(archive.namelist()) <= MAX_ENTRIES else None
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise Unusable(NO_DATA, f"{path} is no wheel ({error}): download it again") from None
+    if content is None:
+        raise Unusable(NO_DATA, f"{path} is no wheel: it has not one RECORD")
+    wanted, faults = record.parse(content)
+    yield from faults
+    named = set()
+    for row in wanted:
+        where = _UNDER_DATA.sub("", row.path)
+        named.add(where)
+        if not row.algorithm or _DATA.match(where):  # RECORD itself; scripts, which an installer rewrites
+            continue
+        here = rows.get(where)
+        if here is None:
+            yield f"{where!r} of the wheel is not installed"
+        elif (here.algorithm, here.digest) != (row.algorithm, row.digest):
+            yield f"{where!r} is another one in the wheel"
+    for path in rows:
+        if path not in named and not path.startswith("../") and not _INSTALLERS.search(path):
+            yield f"{path!r} is not in the wheel"
