@@ -1,0 +1,174 @@
+"""What `waitbus doctor` looks at. Each look is a function that gives findings; none changes anything or raises."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import time
+
+import waitbus
+from waitbus.cli.status import hub_state
+from waitbus.cli.times import size, span
+from waitbus.event import WaitbusError
+from waitbus.settings import check_private_dir, check_private_socket, load
+from waitbus.store import migrate
+from waitbus.store.importer import OLD_NAME
+from waitbus.store.open import open_reader
+from waitbus.store.read import last_seq, read_after
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from waitbus.settings import Settings
+
+OK, NOTE, BAD = "ok", "note", "BAD"
+OLDEST_PYTHON = (3, 11)
+# Generated columns came with 3.31; upsert and window functions before it.
+OLDEST_SQLITE = (3, 31, 0)
+LEAST_FREE_BYTES = 64 << 20
+# An event this far in the future was written by a clock that has since been set back, or will be.
+CLOCK_SLACK_NS = 5 * 10**9
+_EARLIEST_NS = 1_735_689_600 * 10**9  # 2025: no machine that has waitbus is younger
+
+
+class Finding:
+    """One line: its state, what was looked at, what was found and what to do."""
+
+    __slots__ = ("name", "state", "text")
+
+    def __init__(self, state: str, name: str, text: str) -> None:
+        self.state = state
+        self.name = name
+        self.text = text
+
+
+def diagnose() -> list[Finding]:
+    """All findings, in the order of what rests on what."""
+    findings = [*_programs()]
+    try:
+        settings = load()
+    except WaitbusError as error:
+        return [*findings, Finding(BAD, "settings", f"{error}; the rest waits for that")]
+    there = os.path.exists(settings.config_path)
+    findings.append(
+        Finding(OK, "settings", settings.config_path if there else f"the defaults: no {settings.config_path}")
+    )
+    for look in (_directories, _disk, _sockets, _hub, _store, _old_store):
+        findings += look(settings)
+    return findings
+
+
+def _programs() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    good = sys.version_info[:2] >= OLDEST_PYTHON
+    yield Finding(
+        OK if good else BAD,
+        "python",
+        f"{version}, {sys.executable}" + ("" if good else ": waitbus needs 3.11 or newer"),
+    )
+    yield Finding(OK, "waitbus", f"{waitbus.__version__}, {os.path.dirname(os.path.abspath(waitbus.__file__))}")
+    good = sqlite3.sqlite_version_info >= OLDEST_SQLITE
+    yield Finding(
+        OK if good else BAD,
+        "sqlite",
+        sqlite3.sqlite_version + ("" if good else ": waitbus needs 3.31 or newer; use a Python that comes with one"),
+    )
+
+
+def _directories(settings: Settings) -> Iterator[Finding]:
+    for name, path in (("state", settings.state_dir), ("runtime", settings.runtime_dir)):
+        yield _private(name, path, check_private_dir, "yours alone (0700)")
+
+
+def _sockets(settings: Settings) -> Iterator[Finding]:
+    for name, path in (("broadcast", settings.broadcast_socket), ("doorbell", settings.doorbell_socket)):
+        yield _private(name, path, check_private_socket, "yours alone (0600)")
+
+
+def _private(name: str, path: str, check: Callable[[str], None], good: str) -> Finding:
+    try:
+        check(path)
+    except FileNotFoundError:
+        return Finding(NOTE, name, f"{path} is not there: it is made when first needed")
+    except WaitbusError as error:
+        return Finding(BAD, name, str(error))
+    return Finding(OK, name, f"{path}, {good}")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    """Room where the store is, or will be."""
+    place = os.path.dirname(settings.db_path)
+    while not os.path.isdir(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
+    try:
+        found = os.statvfs(place)
+    except OSError as error:
+        yield Finding(BAD, "disk", f"cannot look at {place}: {error.strerror}")
+        return
+    free = found.f_bavail * found.f_frsize
+    if found.f_flag & os.ST_RDONLY:
+        yield Finding(BAD, "disk", f"{place} is on a read-only disk: set WAITBUS_STATE_DIR to another place")
+    elif free < LEAST_FREE_BYTES:
+        yield Finding(BAD, "disk", f"{size(free)} free at {place}: make room, or waitbus prune --vacuum")
+    else:
+        yield Finding(OK, "disk", f"{size(free)} free")
+
+
+def _hub(settings: Settings) -> Iterator[Finding]:
+    state = hub_state(settings)
+    if state["running"] and not state.get("problem"):
+        pid = f", pid {state['pid']}" if state["pid"] is not None else ""
+        up = f", for {span(state['uptime_sec'])}" if state["uptime_sec"] is not None else ""
+        yield Finding(OK, "hub", f"up{pid}{up}")
+    elif os.path.lexists(settings.broadcast_socket) and not str(state["problem"]).startswith("no hub"):
+        yield Finding(BAD, "hub", f"{state['problem']}; its last words are in {settings.hub_log}")
+    elif settings.autostart:
+        yield Finding(NOTE, "hub", "none runs: the first client that needs one starts it")
+    else:
+        yield Finding(BAD, "hub", "none runs, and clients may not start one: run waitbus serve hub")
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    if not os.path.lexists(settings.db_path):
+        yield Finding(NOTE, "store", f"{settings.db_path} is not there yet: the first event makes it")
+        yield from _clock(None)
+        return
+    try:
+        conn = open_reader(settings)
+    except WaitbusError as error:
+        yield Finding(BAD, "store", str(error))
+        yield from _clock(None)
+        return
+    try:
+        newest = read_after(conn, last_seq(conn) - 1, 1)
+        version = migrate.check(conn, settings.db_path)
+        mode = conn.execute("PRAGMA journal_mode").fetchone()[0]
+    except (WaitbusError, sqlite3.Error) as error:
+        yield Finding(BAD, "store", str(error))
+        return
+    finally:
+        conn.close()
+    yield Finding(OK, "store", f"{settings.db_path} opens")
+    yield Finding(OK, "schema", f"{version}, the newest this waitbus knows")
+    if mode != "wal":
+        yield Finding(BAD, "journal", f"it is {mode}, not wal: stop what uses the store, then run waitbus init")
+    yield from _clock(newest[0][1]["received_at"] if newest else None)
+
+
+def _clock(newest_ns: int | None) -> Iterator[Finding]:
+    now = time.time_ns()
+    if now < _EARLIEST_NS:
+        yield Finding(BAD, "clock", "it stands before 2025: set it, event ids are made from it")
+    elif newest_ns is not None and newest_ns > now + CLOCK_SLACK_NS:
+        ahead = span((newest_ns - now) / 1e9)
+        yield Finding(BAD, "clock", f"the newest event is {ahead} in the future: set the clock, or wait until then")
+    else:
+        yield Finding(OK, "clock", time.strftime("%Y-%m-%d %H:%M:%S %z"))
+
+
+def _old_store(settings: Settings) -> Iterator[Finding]:
+    old = os.path.join(settings.state_dir, OLD_NAME)
+    if os.path.isfile(old) and not os.path.lexists(settings.db_path):
+        yield Finding(NOTE, "0.2.0", f"{old} was not taken over yet: run waitbus init, which leaves it where it is")

@@ -1,0 +1,106 @@
+"""`waitbus doctor`: everything that can be wrong on this machine, a line each, with what to do. It changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from waitbus.cli.output import has_colour, note, out, out_json, painted, safe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from waitbus.cli.diagnosis import Finding
+    from waitbus.release.installed import Integrity
+
+UNWELL = 1
+
+_DESCRIPTION = """\
+Look at everything waitbus needs on this machine: Python, SQLite, settings,
+directories and sockets, the hub, the store, the clock. A line for each says ok,
+note, or BAD with what to do. With --integrity, compare the installed files with
+what the installer noted of them instead."""
+
+_EPILOG = """\
+--integrity finds damage and clumsy tampering. Someone who can change these files can change this check, too, and
+bytecode is not looked into: what must hold is waitbus verify-release, run elsewhere on the wheel.
+
+exit codes: 0 nothing is bad, 1 something is; with --integrity 0 all files are as installed, 76 some are not (changed,
+missing or foreign), 78 there is nothing to compare with, as in a source tree
+
+examples:
+  waitbus doctor
+  waitbus doctor --json | jq '.checks[] | select(.state == "BAD")'
+  waitbus doctor --integrity
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags and help."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.add_argument("--integrity", action="store_true", help="compare the installed files with their RECORD")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Diagnose, or check the installation."""
+    if args.integrity:
+        return _integrity(as_json=args.json)
+    from waitbus.cli.diagnosis import BAD, diagnose
+
+    findings = diagnose()
+    unwell = any(finding.state == BAD for finding in findings)
+    with contextlib.suppress(BrokenPipeError):  # whoever stops reading has the exit code
+        if args.json:
+            checks = [{"check": one.name, "state": one.state, "detail": one.text} for one in findings]
+            out_json({"healthy": not unwell, "checks": checks})
+        else:
+            for one in findings:
+                _print(one)
+    return UNWELL if unwell else 0
+
+
+_COLOURS = {"ok": "green", "BAD": "red"}
+
+
+def _print(finding: Finding) -> None:
+    colour = _COLOURS.get(finding.state) if has_colour() else None
+    out(f"{painted(f'{finding.state:<4}', colour)}  {finding.name:<12}{safe(finding.text)}")
+
+
+def _integrity(*, as_json: bool) -> int:
+    import waitbus
+    from waitbus.release import installed
+    from waitbus.release.report import NOT_SET_UP
+
+    package = os.path.dirname(os.path.abspath(waitbus.__file__))
+    record = installed.record_beside(package, waitbus.__version__)
+    if record is None:
+        why = f"{package} has no RECORD beside it: it is a source tree, or its installer keeps a list of its own"
+        if as_json:
+            out_json(
+                {"root": os.path.dirname(package), "record": None, "verdict": "incomplete", "exit_code": NOT_SET_UP}
+            )
+        note(f"not checked: {why}; install the wheel (pip install waitbus), or ask that installer")
+        return NOT_SET_UP
+    found = installed.compare(record, (os.path.basename(package),))
+    with contextlib.suppress(BrokenPipeError):  # whoever stops reading has the exit code
+        _print_integrity(found, as_json=as_json)
+    return found.exit_code
+
+
+def _print_integrity(found: Integrity, *, as_json: bool) -> None:
+    lists = {"changed": found.changed, "missing": found.missing, "foreign": found.foreign}
+    if as_json:
+        verdict = "failed" if found.exit_code else "verified"
+        facts = {"root": found.root, "record": found.record, "files": len(found.rows)}
+        out_json({**facts, **lists, "verdict": verdict, "exit_code": found.exit_code})
+        return
+    for word, paths in lists.items():
+        for path in paths:
+            out(f"{word}  {safe(os.path.join(found.root, path))}")
+    if found.exit_code:
+        note("the installation is not what was installed: reinstall it (pip install --force-reinstall waitbus)")
+    else:
+        out(f"ok       {len(found.rows)} files in {safe(found.root)} are as installed, by {safe(found.record)}")
