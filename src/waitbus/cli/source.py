@@ -1,0 +1,64 @@
+"""`waitbus source verify`: whether an installed source of a third party is what its publisher gave to PyPI.
+
+Nothing of the plugin is imported: its files and what its installer noted are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+
+from waitbus.cli.output import note, out, out_json, safe
+from waitbus.cli.verify_release import show
+from waitbus.release.report import Report, Unusable
+
+_GITHUB = re.compile(r"https://github\.com/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", re.ASCII)
+
+_DESCRIPTION = "Say whether an installed source of a third party is what its publisher gave to PyPI. It is not run."
+_EPILOG = """\
+verify compares three things: the installed files with what the installer noted; those with the wheel you name, such as
+one from pip download --no-deps NAME==VERSION; and, by pypi-attestations, the wheel with the publisher you expect.
+
+exit codes: 0 all three agree, 76 something is wrong, 78 something could not be checked, 66 there is no such source
+
+examples:
+  waitbus source verify weather --wheel waitbus_weather-1.2-py3-none-any.whl --repository https://github.com/ann/weather
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags and help."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.add_argument("action", choices=["verify"], help="what to do")
+    parser.add_argument("name", metavar="NAME", help="the source's name, as its entry point gives it")
+    parser.add_argument("--wheel", metavar="FILE", help="the wheel that PyPI has of the version installed")
+    parser.add_argument(
+        "--repository", metavar="URL", type=_repository, help="who should have published it: https://github.com/..."
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+
+
+def _repository(text: str) -> str:
+    if not _GITHUB.fullmatch(text):
+        raise argparse.ArgumentTypeError("write https://github.com/OWNER/NAME")
+    return text
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify one source; a line a check."""
+    from waitbus.release import plugin
+
+    report = Report()
+    try:
+        version = plugin.check(args.name, report, wheel=args.wheel, repository=args.repository, announce=note)
+    except Unusable as error:
+        note(str(error))
+        return error.code
+    with contextlib.suppress(BrokenPipeError):  # whoever stops reading has the exit code
+        if args.json:
+            out_json({"source": args.name, "version": version, **report.as_dict()})
+        else:
+            out(f"{args.name}: {safe(version)}")
+            show(report)
+    return report.exit_code
