@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from tests.torture.bus import Failure, private_bus
-from tests.torture.run import torture
+from tests.torture.run import progress, torture
 from tests.torture.stuck import stuck
 
 
@@ -66,6 +66,7 @@ def main() -> int:
     try:
         with private_bus() as bus:
             kills = torture(bus, kills=options.kills, rate=options.rate, subscribers=options.subscribers, seed=seed)
+        progress(f"{len(kills['wrongs'])} wrongs in the first part; now a subscriber that never reads")
         delays = stuck(options.rate)
     except Failure as failure:
         sys.stderr.write(f"FAILED: {failure}\n")

@@ -1,9 +1,10 @@
 """One producer of the torture: emits its numbers on schedule, singly and in batches, until its stdin ends.
 
-``python -m tests.torture.producer NAME FIRST SEED RATE START_NS LOG``. Number n is due at START_NS + n/RATE of the
-monotonic clock. What `emit` answered for is in LOG, a line a call: first number, count, how many were new. A producer
-that was killed is started again after the last number answered for: what it had committed without learning so comes
-back as a duplicate. On SIGUSR1 it kills itself after its next commit, before it rings.
+``python -m tests.torture.producer NAME FIRST SEED RATE START_NS SKEW_NS LOG``. Number n is due at START_NS + n/RATE of
+the monotonic clock; the wall clock of this process is off by SKEW_NS. What `emit` answered for is in LOG, a line a
+call: first number, count, how many were new. A producer that was killed is started again after the last number answered
+for: what it had committed without learning so comes back as a duplicate. On SIGUSR1 it kills itself after its next
+commit, before it rings.
 """
 
 from __future__ import annotations
@@ -74,8 +75,15 @@ def die_before_the_ring(_number: int, _frame: object) -> None:
     Bell.ring = lambda _bell: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign,assignment]
 
 
+def skew(by_ns: int) -> None:
+    """Set this process's clock back, or forward: event_ids then stand in another order than commits."""
+    right = time.time_ns
+    time.time_ns = lambda: right() + by_ns
+
+
 def main(argv: list[str]) -> None:
-    name, first, seed, rate, start_ns, log = argv
+    name, first, seed, rate, start_ns, skew_ns, log = argv
+    skew(int(skew_ns))
     signal.signal(signal.SIGUSR1, die_before_the_ring)
     producer = Producer(name, int(first), seed, float(rate), int(start_ns), log)
     producer.run(lambda seconds: bool(select.select([sys.stdin], [], [], seconds)[0]))

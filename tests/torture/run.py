@@ -20,6 +20,8 @@ from waitbus import EventInsert, emit
 from waitbus.store.append import Appender
 
 PRODUCERS = 3
+# How far each one's clock is off: a cursor is a place in commit order, whatever the clocks say.
+SKEWS_NS = (0, -3600 * 10**9, 1800 * 10**9)
 # How the hub comes back: mostly at once, sometimes only when a client has waited long enough to start one.
 AUTOSTART_SHARE = 0.05
 # A hub that is killed while it still starts.
@@ -71,8 +73,8 @@ class Torture:
     def produce(self, name: str) -> None:
         """Start a producer after the last number it was answered for."""
         first = audit.Ledger(self.log(name)).answered
-        argv = (str(first), self.seed, str(self.rate / PRODUCERS), str(self.start_ns), str(self.log(name)))
-        self.producers[name] = self.bus.spawn(name, "tests.torture.producer", name, *argv)
+        words = (first, self.seed, self.rate / PRODUCERS, self.start_ns, SKEWS_NS[int(name[1:])], self.log(name))
+        self.producers[name] = self.bus.spawn(name, "tests.torture.producer", name, *map(str, words))
 
     def everybody(self) -> list[Child]:
         return [*self.subscribers.values(), *self.producers.values()]
