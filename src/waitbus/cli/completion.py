@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from waitbus.cli.main import VERBS
+from waitbus.cli.main import VERBS, module_of
 from waitbus.cli.output import out
 from waitbus.cli.parser import make_parser
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def flags_of(verb: str) -> tuple[list[Flag], list[str]]:
     """A verb's flags, and the words its first argument may be."""
-    module = __import__(f"waitbus.cli.{verb}", fromlist=["configure"])
+    module = module_of(verb)
     flags: list[Flag] = []
     words: list[str] = []
     for action in make_parser(verb, VERBS[verb], module)._actions:

@@ -14,6 +14,7 @@ from waitbus.event import WaitbusError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
 INTERRUPTED = 130
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -140,7 +141,7 @@ def _dispatch(words: list[str]) -> int:
     verb, *rest = _renamed(words)
     if verb not in VERBS:
         raise UsageError(_unknown(verb))
-    module = __import__(f"waitbus.cli.{verb.replace('-', '_')}", fromlist=["run"])
+    module = module_of(verb)
     # A verb in a hurry may read its plain forms itself; the rest, help and errors are argparse's.
     quick = getattr(module, "quick", None)
     args = quick(rest) if quick else None
@@ -150,6 +151,12 @@ def _dispatch(words: list[str]) -> int:
         args = make_parser(verb, VERBS[verb], module).parse_args(rest)
     code: int = module.run(args)
     return code
+
+
+def module_of(verb: str) -> ModuleType:
+    """The file of a verb of `VERBS`, imported."""
+    module: ModuleType = __import__(f"waitbus.cli.{verb.replace('-', '_')}", fromlist=["run"])
+    return module
 
 
 def _renamed(words: list[str]) -> list[str]:
