@@ -124,9 +124,10 @@ def _make(settings: Settings, *, with_config: bool) -> dict[str, tuple[str, str]
 def _write_config(path: str) -> None:
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:  # somebody was quicker
-        return
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:  # somebody was quicker
+            return
     except OSError as error:
         raise SettingsError(f"cannot write {path}: {error.strerror}; everything works without it") from None
     with os.fdopen(fd, "w", encoding="utf-8") as file:
