@@ -311,6 +311,10 @@ class TestRestart:
         child.send_signal(signal.SIGTERM)
         assert child.communicate(timeout=PATIENCE) == ("", "")
 
+    def test_one_that_cannot_be_run_ends_it(self, hub: HubProcess, cli: Cli) -> None:
+        tell()
+        assert on(cli, "--restart", "--", "/nowhere").returncode == 127
+
     def test_idle_is_only_when_nothing_runs(self, hub: HubProcess, cli: Cli) -> None:
         tell()
         script = "import time; time.sleep(0.4); print('done')"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -106,38 +106,27 @@ class TestMatch:
 class TestLive:
     """Without --since: what is committed after it subscribed."""
 
-    def until_done(self, child: subprocess.Popen[str], **event: Any) -> tuple[int, str]:
-        """Nobody tells when it is subscribed: say it until it is heard."""
-        done = threading.Thread(target=child.wait, daemon=True)
-        done.start()
-        while done.is_alive():
-            tell(**event)
-            done.join(0.05)
-        return child.wait(), child.communicate()[0]
-
     def test_an_event_wakes_it(self, hub: HubProcess, cli: Cli) -> None:
         tell(conclusion="failure", summary="old")
-        child = cli.spawn("wait", "--match", "conclusion=failure", "--print", "--timeout", "60")
-        exit_code, out = self.until_done(child, conclusion="failure", summary="new")
-        assert exit_code == 0
-        assert json.loads(out)["summary"] == "new"
+        child = waiting(cli, "--match", "conclusion=failure", "--print", "--timeout", "60")
+        tell(conclusion="success")
+        event = tell(conclusion="failure", summary="new")
+        out, err = child.communicate(timeout=PATIENCE)
+        assert (child.returncode, err) == (0, "")
+        assert json.loads(out) == event.as_frame()
 
     def test_time_runs_out_with_124(self, hub: HubProcess, cli: Cli) -> None:
         done = cli("wait", "--timeout", "100ms")
         assert (done.returncode, done.stdout, done.stderr) == (124, "", "waitbus: timed out after 0.1 s\n")
 
     def test_ctrl_c_ends_it_with_130_and_without_a_word(self, hub: HubProcess, cli: Cli) -> None:
-        tell(fields={"n": 1})
-        # One condition is met and printed nowhere; the other never is: it is certain to wait.
-        child = cli.spawn("wait", "--all-of", "test:n=1", "test:n=2", "--since", "start")
-        wait_for_subscriber(child)
+        child = waiting(cli)
         child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=PATIENCE) == ("", "")
         assert child.returncode == 130
 
     def test_a_hub_that_restarts_is_returned_to(self, hub: HubProcess, cli: Cli) -> None:
-        child = cli.spawn("wait", "--match", "n=1", "--since", "start", "--timeout", "60", "--print")
-        wait_for_subscriber(child)
+        child = waiting(cli, "--match", "n=1", "--timeout", "60", "--print")
         hub.stop(signal.SIGKILL)
         event = tell(fields={"n": 1})
         hub.start()
@@ -154,15 +143,15 @@ class TestLive:
             stop_hub(settings)
 
 
-def wait_for_subscriber(child: subprocess.Popen[str]) -> None:
-    """Return when the child sits in its read: the kernel says what it sleeps in."""
-    state = Path(f"/proc/{child.pid}/wchan")
-    if not state.exists():
-        pytest.skip("only Linux tells")
-    pause = threading.Event()
-    while not any(word in state.read_text() for word in ("poll", "unix_stream", "skb")):
-        assert child.poll() is None
-        pause.wait(0.01)
+def waiting(cli: Cli, *flags: str) -> subprocess.Popen[str]:
+    """A `waitbus wait` that has subscribed."""
+    reader, writer = os.pipe()
+    child = cli.spawn("wait", *flags, "--ready-fd", str(writer), pass_fds=(writer,))
+    os.close(writer)
+    with os.fdopen(reader, "rb") as ready:
+        assert select.select([ready], [], [], PATIENCE)[0]
+        assert ready.read() == b"ready\n"
+    return child
 
 
 class TestVerdict:
@@ -241,7 +230,7 @@ class TestSha:
 
     def test_a_run_that_runs_is_waited_for(self, hub: HubProcess, cli: Cli) -> None:
         tell_run("CI", 1)
-        child = cli.spawn("wait", "--sha", SHA, "--timeout", "60")
+        child = waiting(cli, "--sha", SHA, "--timeout", "60")
         tell_run("CI", 1, "failure")
         assert child.wait(PATIENCE) == 1
 

@@ -106,6 +106,30 @@ class TestFirstFrame:
         stream.feed(said(wire.ack_frame(None), {**wire.heartbeat_frame(0, 0), "cursor": event_id(9)}), 1)
         assert stream.resume_at == event_id(9)
 
+    def test_where_it_began_is_the_place_named_unless_an_event_came_before(self) -> None:
+        marker = {**MARKER, "cursor": event_id(7)}
+        stream = Stream()
+        opened(stream)
+        before = stream.ready
+        stream.feed(said(marker), 0)
+        assert (before, stream.ready) == (False, True)
+        assert stream.began_at == event_id(7)
+        stream.feed(said({**marker, "cursor": event_id(8)}), 0)
+        assert (stream.began_at, stream.resume_at) == (event_id(7), event_id(8))
+        stream = Stream()
+        opened(stream, event(7), marker)
+        assert stream.began_at == ulid_at(NOW_NS)
+        stream = Stream(since=event_id(1))
+        opened(stream, marker)
+        assert stream.began_at == event_id(1)
+
+    def test_rewound_it_has_again_what_came_after(self) -> None:
+        stream = Stream()
+        opened(stream, event(1), event(2), event(3))
+        stream.rewind(event_id(1))
+        assert asked(stream.first_frame(1, NOW_NS))["since"] == event_id(1)
+        assert ids(stream.feed(said(wire.ack_frame(None), event(2), event(3)), 1)) == [event_id(2), event_id(3)]
+
 
 class TestItems:
     def test_events_and_the_marker_come_in_order(self) -> None:

@@ -233,6 +233,12 @@ class TestOddDaemons:
         with pytest.raises(HubError, match="speak protocol 7"):
             subscribe()
 
+    def test_one_that_has_too_large_an_event_in_another_store_is_listened_to_all_the_same(self, daemon: Daemon) -> None:
+        daemon.says(OLD_ACK, wire.truncated_frame(EVENTS[1]["event_id"], None), EVENTS[2], end=False)
+        daemon.start()
+        with subscribe(timeout=PATIENCE) as events:
+            assert take(events, 1) == [2]
+
     def test_one_that_ends_without_an_answer_is_tried_again(self, daemon: Daemon) -> None:
         daemon.says(end=True)
         daemon.says(OLD_ACK, EVENTS[1], end=False)

@@ -74,7 +74,7 @@ class AsyncSubscription:
 
     async def __aenter__(self) -> Self:
         try:
-            while not self.stream.acked:
+            while not self.stream.ready:
                 await self._step(None)
             self._inbox.begin()
         except BaseException:

@@ -117,6 +117,11 @@ class Stream:
         return self._decoder is not None
 
     @property
+    def ready(self) -> bool:
+        """Whether nothing that is committed from now on can be missed, and where this began is known."""
+        return self.acked and (self.live or self.cursor is not None)
+
+    @property
     def due(self) -> float:
         """When to act although nothing comes: to connect, or to take the connection for dead."""
         return self.retry_at if self._decoder is None else self.read_until
@@ -132,7 +137,7 @@ class Stream:
 
     @property
     def began_at(self) -> str | None:
-        """Where this subscription began: at `since`, or at the time it was first answered; None until it was."""
+        """Where this subscription began: at `since`, at the place the hub named, else at the time it first answered."""
         return self._born if self._answered else None
 
     def first_frame(self, now: float, unix_ns: int) -> bytes:
@@ -270,8 +275,11 @@ class Stream:
 
     def _on_heartbeat(self, frame: Mapping[str, Any], items: list[Item]) -> None:
         # A hub may say how far it has come: the cursor of a subscription whose predicate matches rarely stays fresh.
-        if is_ulid(frame.get("cursor")):
-            self.cursor = frame["cursor"]
+        cursor = frame.get("cursor")
+        if is_ulid(cursor):
+            if self.cursor is None:
+                self._born = cursor
+            self.cursor = cursor
         if frame.get("caught_up") is True or self._catch_up_at is not None:
             self._go_live(items)
 

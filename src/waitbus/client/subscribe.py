@@ -78,7 +78,7 @@ class Subscription:
     def open(self) -> Self:
         """Connect, and return when the hub has answered. What came along is kept for `receive`."""
         try:
-            while not self.stream.acked:
+            while not self.stream.ready:
                 self._inbox.extend(self._step(None))
             self._inbox.begin()
         except BaseException:
