@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import os
+import resource
 import select
 import shutil
 import socket
@@ -15,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +29,7 @@ from waitbus.client.emit import emit
 from waitbus.client.subscribe import subscribe
 from waitbus.event import ULID_MIN, EventInsert, WaitbusError
 from waitbus.hub import server
+from waitbus.hub.doorbell import Doorbell
 from waitbus.settings import Settings
 from waitbus.store import read
 from waitbus.store.read import read_after
@@ -127,6 +131,62 @@ def test_a_subscriber_that_goes_on_talking_is_not_listened_to(hub: HubProcess, p
         talker.socket.sendall(b'\0\0\0\x0c{"proto": 2}' * 1000)
     emit(tick(1))
     assert numbers(talker, 1) == [1]
+
+
+class Exhausted:
+    """A doorbell that somebody waits at, while the process has no descriptor left."""
+
+    def __init__(self, readable: socket.socket) -> None:
+        self.fileno = readable.fileno
+        self.asked = 0
+
+    def accept(self) -> Any:
+        self.asked += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_a_doorbell_without_descriptors_does_not_keep_the_hub_busy() -> None:
+    async def scenario() -> int:
+        ours, theirs = socket.socketpair()
+        bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with ours, theirs, bell:
+            theirs.send(b"!")
+            exhausted = Exhausted(ours)
+            places: Any = SimpleNamespace(doorbell=exhausted, bell=bell)
+            doorbell = Doorbell(asyncio.get_running_loop(), places, lambda: None)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            doorbell.close()
+            return exhausted.asked
+
+    assert asyncio.run(scenario()) == 1
+
+
+DESCRIPTORS = 40
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux's prlimit")
+def test_a_hub_without_descriptors_serves_who_is_there_and_lets_in_others_later(
+    settings: Settings, unstarted_hub: HubProcess, peer: Peers
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unstarted_hub.start()
+    pid = unstarted_hub.pid
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, limits[1]))
+    honest = peer({})
+    crowd = []
+    for path in [settings.broadcast_socket, settings.doorbell_socket] * DESCRIPTORS:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        crowd.append(sock)
+    emit(tick(0))
+    assert numbers(honest, 1) == [0]
+    for sock in crowd:
+        sock.close()
+    late = peer({})
+    emit(tick(1))
+    assert numbers(late, 1) == numbers(honest, 1) == [1]
+    assert "Traceback" not in unstarted_hub.stderr
 
 
 # --- what a shell leaves of a predicate -------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # A ringer that stays connected may ring again; past this many the one that came first is let go.
 _MAX_OPEN = 64
+# So many datagrams are taken at once: whoever rings without end must not keep the hub from looking.
+_AT_ONCE = 256
+_RETRY_SEC = 1.0
 
 
 class Doorbell:
@@ -28,19 +31,28 @@ class Doorbell:
         self._bell = listeners.bell
         self._ring = ring
         self._open: dict[int, socket.socket] = {}
+        self._closed = False
         loop.add_reader(self._bell.fileno(), self._on_datagram)
-        loop.add_reader(self._doorbell.fileno(), self._on_accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._doorbell.fileno(), self._on_accept)
 
     def _on_datagram(self) -> None:
         with contextlib.suppress(OSError):
-            while True:
+            for _ in range(_AT_ONCE):
                 self._bell.recv(64)
         self._ring()
 
     def _on_accept(self) -> None:
         try:
             sock, _address = self._doorbell.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError:  # out of descriptors: what rings there meanwhile is found by the sweep
+            self._loop.remove_reader(self._doorbell.fileno())
+            self._loop.call_later(_RETRY_SEC, self._listen)
             return
         try:
             ours = peer_uid(sock) == os.getuid()
@@ -75,6 +87,7 @@ class Doorbell:
         self._open.pop(fd).close()
 
     def close(self) -> None:
+        self._closed = True
         for fd in list(self._open):
             self._drop(fd)
         self._loop.remove_reader(self._bell.fileno())

@@ -108,7 +108,7 @@ class Hub:
             self._admit(sock)
 
     def _accept_again(self) -> None:
-        if self.listeners.broadcast.fileno() >= 0:
+        if not self.stopped.done():
             self._loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
 
     def _admit(self, sock: socket.socket) -> None:
