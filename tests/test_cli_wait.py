@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 
 from tests.conftest import PATIENCE, Cli, HubProcess
 from tests.test_client_autostart import hub_pid, stop_hub
+from waitbus.cli.parser import make_parser
 from waitbus.client.emit import emit
 from waitbus.event import Event, EventInsert
 from waitbus.settings import Settings
@@ -364,3 +367,17 @@ def test_waiting_brings_no_more_than_it_needs(hub: HubProcess, settings: Setting
         timeout=PATIENCE,
     )
     assert done.stdout == "124 []\n"
+
+
+@pytest.mark.parametrize("verb", ["wait", "on"])
+def test_the_examples_of_the_help_are_understood(verb: str) -> None:
+    module = importlib.import_module(f"waitbus.cli.{verb}")
+    examples = [line.strip() for line in module.EPILOG.splitlines() if line.strip().startswith(f"waitbus {verb} ")]
+    assert len(examples) >= 4
+    for line in examples:
+        words = shlex.split(line.partition(" | ")[0].replace("$(git rev-parse HEAD)", SHA))
+        args = make_parser(verb, "", module).parse_args(words[2:])
+        if verb == "wait":
+            module._check(args)
+        else:
+            assert args.command
