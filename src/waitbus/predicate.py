@@ -133,7 +133,7 @@ def _literal(key: str, symbol: str, raw: str) -> Any:
     except (ValueError, RecursionError):
         if _BARE_WORD.fullmatch(raw) or (symbol == "~" and raw and '"' not in raw):
             return raw
-    hint = json.dumps(raw.strip("'\""), ensure_ascii=False) if raw else '"…"'
+    hint = json.dumps(raw.strip("='\""), ensure_ascii=False) if raw else '"…"'
     raise PredicateError(
         f"{raw or 'an empty value'} is no JSON value: write '{key}{symbol}{hint}' (quoted for the shell)"
     )
