@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle",
         metavar="FILE",
-        help=f"the build's attestation, for gh and cosign (default: FILE{signatures.BUNDLE_SUFFIX}, where it is)",
+        help=f"the release's {signatures.BUNDLE}: gh need not ask GitHub for it (cosign: default, beside FILE)",
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
 

@@ -58,11 +58,13 @@ def read_file(path: str, limit: int) -> bytes:
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise Unusable(NO_INPUT, f"cannot read {path}: {reason}") from None
-    with os.fdopen(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Unusable(NO_DATA, f"{path} is not a file")
-        data = file.read(limit + 1)
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    finally:
+        os.close(fd)
     if len(data) > limit:
         raise Unusable(NO_DATA, f"{path} is larger than {limit >> 20} MiB: no release of waitbus is")
     return data

@@ -25,7 +25,8 @@ REPOSITORY = "waitbus/waitbus"
 SIGNER = ".github/workflows/build.yml"
 ISSUER = "https://token.actions.githubusercontent.com"
 PREDICATE = "https://slsa.dev/provenance/v1"
-BUNDLE_SUFFIX = ".sigstore.json"
+# What a release lays beside its files: the build's attestation, which names each of them.
+BUNDLE = "provenance.sigstore.jsonl"
 
 # Tool -> what its word means, and where to get it.
 TOOLS = {
@@ -38,7 +39,7 @@ TOOLS = {
         "install cosign 2.4 or later (https://docs.sigstore.dev)",
     ),
     "pypi-attestations": (
-        "uploaded to PyPI by the repository's release workflow",
+        "uploaded to PyPI by a workflow of the repository",
         "pip install pypi-attestations, in an environment of its own",
     ),
 }
@@ -93,12 +94,10 @@ def check(
 ) -> None:
     """Hand the file to `tools`, each of which must answer; to none named: to all there are, one of which must.
 
-    `bundle` is a file with the build's attestation (default: the one beside the file). `announce` hears each command.
+    `bundle` is a file with the build's attestation; without it `gh` asks GitHub for it, and `cosign` takes the one beside
+    the file. `announce` hears each command.
     """
-    if bundle is None and os.path.isfile(artifact.path + BUNDLE_SUFFIX):
-        bundle = artifact.path + BUNDLE_SUFFIX
-    elif bundle is not None:
-        bundle = os.path.abspath(bundle)
+    bundle = os.path.abspath(bundle) if bundle is not None else None
     found = [_ask(tool, artifact, bundle, announce) for tool in tools or TOOLS]
     if not tools and any(check.state == OK for check in found):
         for one in found:
@@ -116,8 +115,10 @@ def _ask(tool: str, artifact: Artifact, bundle: str | None, announce: Callable[[
     if artifact.version is None:
         return Check(tool, UNCHECKED, "the file's name says no version: give the file the name it was published by")
     if tool == "cosign" and bundle is None:
-        why = f"there is no {artifact.name}{BUNDLE_SUFFIX} beside the file"
-        return Check(tool, UNCHECKED, f"{why}: download it from the release, or name it with --bundle")
+        bundle = os.path.join(os.path.dirname(artifact.path), BUNDLE)
+        if not os.path.isfile(bundle):
+            how = "download it from the release, or name it with --bundle"
+            return Check(tool, UNCHECKED, f"there is no {BUNDLE} beside the file: {how}")
     return run_tool(tool, [path, *arguments(tool, artifact.path, artifact.version, bundle)], meaning, announce)
 
 
@@ -155,7 +156,9 @@ def _judge(tool: str, code: int, said: str, meaning: str) -> Check:
     if code == _ARGPARSE_USAGE or any(words in said for words in _UNKNOWN_COMMAND):
         return Check(tool, UNCHECKED, f"it does not know the command ({last}): {TOOLS[tool][1]}")
     if tool == "gh" and code == _GH_NO_LOGIN:
-        return Check(tool, UNCHECKED, f"it is not logged in, or GitHub refused ({last}): gh auth login")
+        return Check(
+            tool, UNCHECKED, f"it is not logged in, or GitHub refused ({last}): gh auth login, or --bundle {BUNDLE}"
+        )
     # A network that is down looks like this, too: only the tool can tell, so its words stand here.
     return Check(tool, FAILED, f"it does not vouch for the file (exit code {code}): {last}")
 

@@ -80,10 +80,10 @@ def sums_faults(data: bytes, name: str, sha256: str) -> Iterator[str]:
 def sbom_faults(data: bytes, version: str, sha256: str | None = None) -> Iterator[str]:
     """Why a bill of materials is not that of waitbus `version`; with `sha256`, not that of the file with this hash."""
     try:
-        bill = _object(json.loads(data)) if len(data) <= MAX_BYTES else None
+        bill = json.loads(data) if len(data) <= MAX_BYTES else None
     except (ValueError, RecursionError):
         bill = None
-    if bill is None:
+    if not isinstance(bill, dict):
         yield "it is no JSON object of at most 1 MiB"
         return
     spec = _SPEC.fullmatch(str(bill.get("specVersion")))

@@ -1,0 +1,373 @@
+"""`waitbus verify-release`: what is asked for, what only a tool can say, and the exit code of each answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.artifacts import SDIST, VERSION, WHEEL, argv, tampered, tool
+from tests.conftest import PATIENCE, Cli
+from tests.test_house import ROOT, build, copy_tree, in_checkout
+from waitbus.cli.main import main
+from waitbus.release import artifact, signatures
+
+IDENTITY = f"https://github.com/waitbus/waitbus/{signatures.SIGNER}@refs/tags/v{VERSION}"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return build(copy_tree(tmp_path_factory.mktemp("built") / "tree"))
+
+
+@pytest.fixture
+def bin_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only directory on PATH."""
+    path = tmp_path / "bin"
+    path.mkdir()
+    monkeypatch.setenv("PATH", str(path))
+    return path
+
+
+class Answer:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def states(self) -> dict[str, str]:
+        checks: list[dict[str, Any]] = json.loads(self.out)["checks"]
+        return {check["check"]: check["state"] for check in checks}
+
+    def detail(self, name: str) -> str:
+        return str(next(check for check in json.loads(self.out)["checks"] if check["check"] == name)["detail"])
+
+
+Verify = Callable[..., Answer]
+
+
+@pytest.fixture
+def verify(capsys: pytest.CaptureFixture[str]) -> Verify:
+    def run(path: Path, *flags: object) -> Answer:
+        code = main(["verify-release", str(path), *map(str, flags)])
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def wheel(built: tuple[Path, Path], tmp_path: Path) -> Path:
+    path = tmp_path / "dl" / WHEEL
+    path.parent.mkdir()
+    path.write_bytes(built[0].read_bytes())
+    return path
+
+
+class TestWithoutATool:
+    def test_a_bare_run_is_incomplete_and_says_what_is_missing(
+        self, wheel: Path, bin_dir: Path, verify: Verify
+    ) -> None:
+        answer = verify(wheel)
+        assert answer.code == 78
+        lines = answer.out.splitlines()
+        assert lines[0] == f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {wheel}"
+        assert lines[-1].startswith("incomplete: ")
+        for name in ("gh", "cosign", "pypi-attestations"):
+            assert any(line.startswith("not checked") and f" {name} " in line for line in lines), name
+        assert not any(line.startswith("FAILED") for line in lines)
+
+    def test_who_does_not_ask_gets_an_answer(
+        self, wheel: Path, built: tuple[Path, Path], bin_dir: Path, verify: Verify
+    ) -> None:
+        for path in (wheel, built[1]):
+            answer = verify(path, "--no-signatures")
+            assert answer.code == 0
+            assert answer.out.splitlines()[-1].startswith("verified: ")
+            assert any(line.startswith("not checked  signatures") for line in answer.out.splitlines())
+
+    def test_a_failure_outweighs_a_missing_tool(
+        self, wheel: Path, bin_dir: Path, verify: Verify, tmp_path: Path
+    ) -> None:
+        bad = tampered(wheel, tmp_path, lambda files: files.pop("waitbus/wire.py"))
+        answer = verify(bad)
+        assert answer.code == 76
+        assert answer.out.splitlines()[-1] == "failed: do not install this file"
+
+    def test_the_exit_code_reaches_the_shell(self, wheel: Path, cli: Cli) -> None:
+        done = cli("verify-release", str(wheel), PATH="/nonexistent")
+        assert (done.returncode, done.stderr) == (78, "")
+        missing = cli("verify-release", str(wheel) + "x")
+        assert (missing.returncode, missing.stdout, missing.stderr.count("\n")) == (66, "", 1)
+
+    def test_a_reader_that_leaves_does_not_make_it_good(self, wheel: Path) -> None:
+        script = f"{shlex.quote(sys.executable)} -m waitbus verify-release {shlex.quote(str(wheel))} --version 1 | true"
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, timeout=PATIENCE, text=True
+        )
+        assert (done.returncode, done.stderr) == (76, "")
+
+    def test_the_version_asked_for(self, wheel: Path, verify: Verify) -> None:
+        assert verify(wheel, "--no-signatures", "--version", VERSION).code == 0
+        answer = verify(wheel, "--no-signatures", "--version", "9.9.9", "--json")
+        assert (answer.code, answer.states["name"]) == (76, "FAILED")
+
+    def test_bytes_with_a_control_sequence_in_their_name_do_no_harm(
+        self, wheel: Path, verify: Verify, tmp_path: Path
+    ) -> None:
+        path = tmp_path / f"\x1b[31m{WHEEL}"
+        path.write_bytes(wheel.read_bytes())
+        answer = verify(path, "--no-signatures")
+        assert answer.code == 76
+        assert "\x1b" not in answer.out
+
+
+def sums_of(*paths: Path) -> str:
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths)
+
+
+class TestSums:
+    @pytest.mark.parametrize(
+        "change", [str, lambda text: text.replace("  ", " *"), lambda t: t.replace("  w", "  ./w")]
+    )
+    def test_a_list_that_vouches(
+        self,
+        built: tuple[Path, Path],
+        wheel: Path,
+        verify: Verify,
+        tmp_path: Path,
+        change: Callable[[str], str],
+    ) -> None:
+        sums = tmp_path / "SHA256SUMS"
+        sums.write_text(change(sums_of(wheel, built[1])))
+        for path in (wheel, built[1]):
+            answer = verify(path, "--no-signatures", "--sums", sums, "--json")
+            assert (answer.code, answer.states["sums"]) == (0, "ok")
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (f"{'0' * 64}  {WHEEL}\n", "should have 0000"),
+            (f"{'0' * 64}  {SDIST}\n", "stands there nowhere"),
+            (f"{'0' * 64}  {WHEEL}\n{'1' * 64}  {WHEEL}\n", "twice or more"),
+            ("no list\n", "line 1 is no checksum"),
+            ("\xff", "is no checksum"),
+            ("0" * (1 << 20), "is no checksum"),
+            ("", "nowhere"),
+        ],
+    )
+    def test_a_list_that_does_not(self, wheel: Path, verify: Verify, tmp_path: Path, content: str, words: str) -> None:
+        sums = tmp_path / "SHA256SUMS"
+        sums.write_text(content)
+        answer = verify(wheel, "--no-signatures", "--sums", sums, "--json")
+        assert (answer.code, answer.states["sums"]) == (76, "FAILED")
+        assert words in answer.detail("sums")
+
+    def test_a_list_that_is_no_text(self, wheel: Path, verify: Verify, tmp_path: Path) -> None:
+        (tmp_path / "SHA256SUMS").write_bytes(b"\xff\xfe")
+        assert verify(wheel, "--no-signatures", "--sums", tmp_path / "SHA256SUMS").code == 76
+
+    @pytest.mark.parametrize("flag", ["--sums", "--sbom"])
+    def test_a_list_that_is_not_there(self, wheel: Path, verify: Verify, tmp_path: Path, flag: str) -> None:
+        answer = verify(wheel, "--no-signatures", flag, tmp_path / "nothing")
+        assert (answer.code, answer.out, answer.err.count("\n")) == (66, "", 1)
+        assert verify(wheel, "--no-signatures", flag, tmp_path).code == 65
+
+
+class TestBillBeside:
+    def test_the_one_made_of_this_wheel(self, wheel: Path, verify: Verify, tmp_path: Path) -> None:
+        from tools import sbom
+
+        bill = tmp_path / f"waitbus-{VERSION}.cdx.json"
+        bill.write_bytes(sbom.render(sbom.of_wheel(wheel, 0)))
+        answer = verify(wheel, "--no-signatures", "--sbom", bill, "--json")
+        assert (answer.code, answer.states["sbom file"]) == (0, "ok")
+        other = tampered(wheel, tmp_path, lambda files: files.update({"waitbus/py.typed": b"#"}), careful=True)
+        answer = verify(other, "--no-signatures", "--sbom", bill, "--json")
+        assert (answer.code, answer.states["sbom"], answer.states["sbom file"]) == (76, "ok", "FAILED")
+
+    def test_one_that_names_no_wheel(self, wheel: Path, verify: Verify, tmp_path: Path) -> None:
+        from tools import sbom
+
+        bill = tmp_path / "bill.json"
+        bill.write_bytes(sbom.render(sbom.of_package(VERSION, 0)))
+        answer = verify(wheel, "--no-signatures", "--sbom", bill, "--json")
+        assert "does not name the sha256" in answer.detail("sbom file")
+
+
+# Only the seam is a stand-in: what is run, with which words, and what its end means. The tools themselves are others'.
+
+
+class TestSignatures:
+    def test_gh_is_asked_who_built_it(self, wheel: Path, bin_dir: Path, verify: Verify) -> None:
+        path = tool(bin_dir, "gh", "exit 0")
+        answer = verify(wheel)
+        assert answer.code == 0
+        assert argv(bin_dir, "gh") == [
+            *("attestation", "verify", str(wheel), "--repo", "waitbus/waitbus", "--cert-identity", IDENTITY),
+            *("--cert-oidc-issuer", "https://token.actions.githubusercontent.com", "--deny-self-hosted-runners"),
+        ]
+        assert f"running {path} attestation verify {wheel} " in answer.err
+        # What the others would have said is left open, and said to be.
+        assert sum(line.startswith("not checked") for line in answer.out.splitlines()) == 4
+
+    def test_pypi_attestations_is_asked_who_uploaded_it(
+        self, built: tuple[Path, Path], bin_dir: Path, verify: Verify
+    ) -> None:
+        tool(bin_dir, "pypi-attestations", "exit 0")
+        assert verify(built[1]).code == 0
+        repository = "https://github.com/waitbus/waitbus"
+        assert argv(bin_dir, "pypi-attestations") == ["verify", "pypi", "--repository", repository, str(built[1])]
+
+    def test_cosign_needs_the_bundle_of_the_release(self, wheel: Path, bin_dir: Path, verify: Verify) -> None:
+        tool(bin_dir, "cosign", "exit 0")
+        answer = verify(wheel, "--json")
+        assert (answer.code, answer.states["cosign"]) == (78, "not checked")
+        assert "no provenance.sigstore.jsonl beside" in answer.detail("cosign")
+        bundle = wheel.with_name("provenance.sigstore.jsonl")
+        bundle.write_text("{}")
+        assert verify(wheel).code == 0
+        assert argv(bin_dir, "cosign") == [
+            *("verify-blob-attestation", "--new-bundle-format", "--bundle", str(bundle)),
+            *("--type", "https://slsa.dev/provenance/v1", "--certificate-identity", IDENTITY),
+            *("--certificate-oidc-issuer", "https://token.actions.githubusercontent.com", str(wheel)),
+        ]
+
+    def test_a_bundle_that_is_named(
+        self, wheel: Path, bin_dir: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tool(bin_dir, "gh", "exit 0")
+        tool(bin_dir, "cosign", "exit 0")
+        monkeypatch.chdir(wheel.parent)
+        Path("-bundle").write_text("{}")
+        assert verify(Path(WHEEL), "--bundle=-bundle").code == 0
+        bundle = str(wheel.parent / "-bundle")
+        assert argv(bin_dir, "gh")[-2:] == ["--bundle", bundle]
+        assert argv(bin_dir, "cosign")[2:4] == ["--bundle", bundle]
+        assert argv(bin_dir, "cosign")[-1] == str(wheel)
+
+    @pytest.mark.parametrize("name", ["gh", "pypi-attestations"])
+    def test_a_tool_that_does_not_vouch(self, wheel: Path, bin_dir: Path, verify: Verify, name: str) -> None:
+        tool(bin_dir, name, "echo looking; echo 'no attestations \033[31mfound' >&2; exit 1")
+        answer = verify(wheel, "--json")
+        assert (answer.code, answer.states[name]) == (76, "FAILED")
+        assert answer.detail(name) == "it does not vouch for the file (exit code 1): no attestations [31mfound"
+
+    @pytest.mark.parametrize(
+        ("name", "script", "words"),
+        [
+            ("gh", "echo 'To get started with GitHub CLI, please run:  gh auth login'; exit 4", "gh auth login"),
+            ("gh", 'echo \'unknown command "attestation" for "gh"\' >&2; exit 1', "2.49 or later"),
+            ("gh", "echo 'unknown flag: --cert-identity' >&2; exit 1", "2.49 or later"),
+            ("pypi-attestations", "echo 'error: unrecognized arguments' >&2; exit 2", "does not know the command"),
+        ],
+    )
+    def test_a_tool_that_could_not_look(
+        self, wheel: Path, bin_dir: Path, verify: Verify, name: str, script: str, words: str
+    ) -> None:
+        tool(bin_dir, name, script)
+        answer = verify(wheel, "--json")
+        assert (answer.code, answer.states[name]) == (78, "not checked")
+        assert words in answer.detail(name)
+
+    def test_one_that_refuses_outweighs_one_that_vouches(self, wheel: Path, bin_dir: Path, verify: Verify) -> None:
+        tool(bin_dir, "gh", "exit 0")
+        tool(bin_dir, "pypi-attestations", "exit 1")
+        assert verify(wheel).code == 76
+
+    def test_one_that_could_not_look_does_not_matter_where_another_vouches(
+        self, wheel: Path, bin_dir: Path, verify: Verify
+    ) -> None:
+        tool(bin_dir, "gh", "exit 4")
+        tool(bin_dir, "pypi-attestations", "exit 0")
+        assert verify(wheel).code == 0
+
+    def test_a_tool_that_is_named_must_answer(self, wheel: Path, bin_dir: Path, verify: Verify) -> None:
+        tool(bin_dir, "gh", "exit 0")
+        answer = verify(wheel, "--signature", "gh", "--signature", "pypi-attestations", "--json")
+        assert (answer.code, answer.states["gh"], answer.states["pypi-attestations"]) == (78, "ok", "not checked")
+        assert "cosign" not in answer.states
+        assert verify(wheel, "--signature", "gh").code == 0
+
+    def test_a_signal_is_no_word_for_it(self, wheel: Path, bin_dir: Path, verify: Verify) -> None:
+        tool(bin_dir, "gh", "kill -9 $$")
+        assert verify(wheel).code == 76
+
+    def test_a_tool_that_never_answers(
+        self, wheel: Path, bin_dir: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(signatures, "PATIENCE_S", 0.05)
+        os.mkfifo(bin_dir / "never")
+        tool(bin_dir, "gh", f"read word < '{bin_dir}/never'")
+        answer = verify(wheel, "--json")
+        assert (answer.code, answer.states["gh"]) == (78, "not checked")
+
+    def test_a_tool_that_cannot_be_run(self, wheel: Path, bin_dir: Path, verify: Verify) -> None:
+        tool(bin_dir, "gh", "").write_text("#!/nonexistent/interpreter\n")
+        answer = verify(wheel, "--json")
+        assert (answer.code, answer.states["gh"]) == (78, "not checked")
+
+    def test_a_tool_in_the_working_directory_is_passed_over(
+        self, wheel: Path, bin_dir: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tool(wheel.parent, "gh", "exit 0")
+        (bin_dir / "gh").mkdir()
+        tool(bin_dir, "cosign", "").chmod(stat.S_IRUSR)
+        monkeypatch.chdir(wheel.parent)
+        monkeypatch.setenv("PATH", f":.:{bin_dir}")
+        assert verify(wheel).code == 78
+        assert not (wheel.parent / "gh.argv").exists()
+
+    def test_the_environment_points_gh_nowhere_else(
+        self, wheel: Path, bin_dir: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GH_HOST", "evil.example")
+        monkeypatch.setenv("GH_REPO", "evil/evil")
+        tool(bin_dir, "gh", '[ -z "$GH_HOST$GH_REPO" ] && [ "$GH_PROMPT_DISABLED" = 1 ] && ! read word')
+        assert verify(wheel).code == 0
+
+    def test_a_file_that_changes_meanwhile(self, wheel: Path, bin_dir: Path, verify: Verify) -> None:
+        tool(bin_dir, "gh", f"echo >> '{wheel}'")
+        answer = verify(wheel, "--json")
+        assert (answer.code, answer.states["gh"], answer.states["file"]) == (76, "ok", "FAILED")
+        wheel.write_bytes(wheel.read_bytes()[:-1])
+        tool(bin_dir, "gh", f"PATH=/bin:/usr/bin; rm '{wheel}'")
+        assert verify(wheel, "--json").states["file"] == "FAILED"
+
+    def test_without_a_version_no_identity_is_expected(self, wheel: Path, bin_dir: Path, verify: Verify) -> None:
+        tool(bin_dir, "gh", "exit 0")
+        other = wheel.with_name("waitbus.whl")
+        wheel.rename(other)
+        answer = verify(other, "--json")
+        assert (answer.code, answer.states["gh"]) == (76, "not checked")
+        assert not (bin_dir / "gh.argv").exists()
+
+
+@in_checkout
+def test_the_signer_is_the_workflow_that_attests() -> None:
+    text = (ROOT / signatures.SIGNER).read_text(encoding="utf-8")
+    assert "workflow_call" in text
+    assert "uses: actions/attest" in text
+
+
+def test_other_verbs_do_not_load_it() -> None:
+    code = (
+        "import sys; from waitbus.cli.main import main; main(['tail', '--help']); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert not {name for name in done.stderr.split() if name.startswith("waitbus.release")}
+
+
+def test_the_limits_leave_room(built: tuple[Path, Path]) -> None:
+    from waitbus.release import archive
+
+    for path in built:
+        assert len(artifact.Artifact(str(path)).data) * 8 < archive.MAX_PACKED
