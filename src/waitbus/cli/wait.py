@@ -94,7 +94,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
             help=f"{meaning}; * is any source",
         )
     what.add_argument("--quiet", metavar="DURATION", type=duration, help="that nothing matches for so long")
-    how = parser.add_argument_group("how it ends")
+    _configure_end(parser.add_argument_group("how it ends"))
+
+
+def _configure_end(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--verdict", action="store_true", help="a match counts when its conclusion is a verdict: 0 or 1")
     how.add_argument(
         "--fail-if",
