@@ -94,8 +94,8 @@ def check(
 ) -> None:
     """Hand the file to `tools`, each of which must answer; to none named: to all there are, one of which must.
 
-    `bundle` is a file with the build's attestation; without it `gh` asks GitHub for it, and `cosign` takes the one beside
-    the file. `announce` hears each command.
+    `bundle` is a file with the build's attestation; without it gh asks GitHub for one, and cosign takes that beside the
+    file. `announce` hears each command.
     """
     bundle = os.path.abspath(bundle) if bundle is not None else None
     found = [_ask(tool, artifact, bundle, announce) for tool in tools or TOOLS]

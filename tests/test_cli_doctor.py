@@ -1,0 +1,289 @@
+"""`waitbus doctor`: each thing that can be wrong gets its line, and an installation is held to its RECORD."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.artifacts import INFO
+from tests.conftest import PATIENCE, Cli, HubProcess
+from tests.test_house import build, copy_tree
+from waitbus.cli import diagnosis
+from waitbus.cli.main import main
+from waitbus.event import EventInsert
+from waitbus.release.record import digest_text
+from waitbus.settings import Settings
+from waitbus.store.append import Appender
+from waitbus.store.open import open_writer
+
+WRITES_NO_BYTECODE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+Doctor = Callable[[], tuple[int, dict[str, tuple[str, str]]]]
+
+
+@pytest.fixture
+def doctor(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Doctor:
+    """The exit code, and state and words of each check; a hub that is missing is no matter."""
+    monkeypatch.setenv("WAITBUS_AUTOSTART", "1")
+
+    def run() -> tuple[int, dict[str, tuple[str, str]]]:
+        code = main(["doctor", "--json"])
+        said = json.loads(capsys.readouterr().out)
+        assert said["healthy"] is (code == 0)
+        return code, {check["check"]: (check["state"], check["detail"]) for check in said["checks"]}
+
+    return run
+
+
+@pytest.fixture
+def store(settings: Settings) -> Settings:
+    open_writer(settings).close()
+    return settings
+
+
+class TestDiagnosis:
+    def test_a_machine_that_never_had_it_is_well(self, doctor: Doctor, settings: Settings) -> None:
+        code, checks = doctor()
+        assert code == 0
+        assert {name for name, (state, _) in checks.items() if state == "note"} == {
+            *("state", "runtime", "broadcast", "doorbell", "hub", "store"),
+        }
+        assert not os.path.exists(settings.state_dir), "it looks, and makes nothing"
+        assert not os.path.exists(settings.runtime_dir)
+
+    def test_a_bus_at_work_is_well(self, hub: HubProcess, doctor: Doctor, settings: Settings) -> None:
+        Appender(settings).append(EventInsert(source="s", event_type="t"))
+        code, checks = doctor()
+        assert code == 0
+        assert {state for state, _ in checks.values()} == {"ok"}
+        assert checks["hub"][1].startswith(f"up, pid {hub.pid}")
+        assert checks["schema"][1].startswith("1,")
+        assert settings.db_path in checks["store"][1]
+
+    def test_as_text_a_line_each(self, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["doctor"]) == 1  # no hub, and the fixture's settings let nobody start one
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[1] for line in lines[:3]] == ["python", "waitbus", "sqlite"]
+        assert "BAD   hub         none runs, and clients may not start one: run waitbus serve hub" in lines
+        assert {line.split()[0] for line in lines} == {"ok", "note", "BAD"}
+
+    @pytest.mark.parametrize(("name", "mode"), [("state", 0o750), ("runtime", 0o701)])
+    def test_a_directory_open_to_others(self, doctor: Doctor, store: Settings, name: str, mode: int) -> None:
+        path = getattr(store, f"{name}_dir")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.chmod(path, mode)
+        code, checks = doctor()
+        assert (code, checks[name]) == (1, ("BAD", checks[name][1]))
+        assert f"chmod 700 {path}" in checks[name][1]
+
+    def test_a_socket_open_to_others(self, hub: HubProcess, doctor: Doctor, settings: Settings) -> None:
+        os.chmod(settings.doorbell_socket, 0o666)
+        code, checks = doctor()
+        assert (code, checks["doorbell"][0], checks["broadcast"][0]) == (1, "BAD", "ok")
+        assert f"chmod 600 {settings.doorbell_socket}" in checks["doorbell"][1]
+
+    def test_a_file_where_a_socket_should_be(self, doctor: Doctor, settings: Settings) -> None:
+        os.makedirs(settings.runtime_dir, mode=0o700)
+        Path(settings.broadcast_socket).write_text("")
+        code, checks = doctor()
+        assert (code, checks["broadcast"][0], checks["hub"][0]) == (1, "BAD", "BAD")
+
+    def test_a_stale_socket_is_no_matter(self, doctor: Doctor, settings: Settings) -> None:
+        os.makedirs(settings.runtime_dir, mode=0o700)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(settings.broadcast_socket)
+        os.chmod(settings.broadcast_socket, 0o600)
+        code, checks = doctor()
+        assert (code, checks["hub"][0]) == (0, "note")
+
+    def test_a_hub_that_is_stopped(
+        self, hub: HubProcess, doctor: Doctor, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("waitbus.cli.status._ANSWER_SEC", 0.05)
+        os.kill(hub.pid, signal.SIGSTOP)
+        try:
+            code, checks = doctor()
+        finally:
+            os.kill(hub.pid, signal.SIGCONT)
+        assert (code, checks["hub"][0]) == (1, "BAD")
+        assert settings.hub_log in checks["hub"][1]
+
+    def test_settings_that_cannot_be_read(self, doctor: Doctor, bus_dir: Path) -> None:
+        (bus_dir / "config.toml").write_text("[hub]\nidle_exit = 'soon'\n")
+        code, checks = doctor()
+        assert (code, list(checks)[-1], checks["settings"][0]) == (1, "settings", "BAD")
+        assert "idle_exit" in checks["settings"][1]
+
+    @pytest.mark.parametrize(
+        ("sql", "words"),
+        [
+            ("PRAGMA user_version = 99", "update waitbus"),
+            ("PRAGMA application_id = 7", "another program"),
+            ("PRAGMA journal_mode = DELETE", "it is delete, not wal"),
+        ],
+    )
+    def test_a_store_that_is_not_right(self, doctor: Doctor, store: Settings, sql: str, words: str) -> None:
+        conn = open_writer(store)
+        conn.execute(sql)
+        conn.close()
+        code, checks = doctor()
+        assert code == 1
+        assert [name for name, (state, text) in checks.items() if state == "BAD" and words in text]
+
+    def test_a_store_that_is_no_database(self, doctor: Doctor, store: Settings) -> None:
+        Path(store.db_path).write_bytes(b"\0" * 4096)
+        os.truncate(store.db_path, 4096)
+        Path(store.db_path).write_bytes(b"not a database at all" * 400)
+        code, checks = doctor()
+        assert (code, checks["store"][0]) == (1, "BAD")
+        assert "mv " in checks["store"][1]
+
+    def test_a_clock_that_went_back(self, doctor: Doctor, store: Settings) -> None:
+        Appender(store).append(EventInsert(source="s", event_type="t", received_at=time.time_ns() + 3600 * 10**9))
+        code, checks = doctor()
+        assert (code, checks["clock"][0]) == (1, "BAD")
+        assert "in the future" in checks["clock"][1]
+
+    def test_a_clock_that_was_never_set(self, doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "time_ns", lambda: 0)
+        code, checks = doctor()
+        assert (code, checks["clock"][0]) == (1, "BAD")
+
+    @pytest.mark.parametrize(
+        ("limit", "value", "check"),
+        [
+            ("OLDEST_PYTHON", (99, 0), "python"),
+            ("OLDEST_SQLITE", (99, 0, 0), "sqlite"),
+            ("LEAST_FREE_BYTES", 1 << 80, "disk"),
+        ],
+    )
+    def test_what_is_too_old_or_too_small(
+        self, doctor: Doctor, monkeypatch: pytest.MonkeyPatch, limit: str, value: object, check: str
+    ) -> None:
+        monkeypatch.setattr(diagnosis, limit, value)
+        code, checks = doctor()
+        assert [name for name, (state, _) in checks.items() if state == "BAD"] == [check]
+        assert code == 1
+
+    def test_a_store_of_0_2_0_that_waits(self, doctor: Doctor, settings: Settings) -> None:
+        os.makedirs(settings.state_dir, mode=0o700)
+        Path(settings.state_dir, "github.db").write_bytes(b"")
+        code, checks = doctor()
+        assert (code, checks["0.2.0"][0]) == (0, "note")
+        assert "waitbus init" in checks["0.2.0"][1]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(copy_tree(tmp_path_factory.mktemp("built") / "tree"))[0]
+
+
+class Site:
+    """A directory that a wheel was laid into as an installer does, and the verb run from there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def check(self) -> tuple[int, dict[str, list[str]]]:
+        here = {"PYTHONPATH": str(self.path)}
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "waitbus", "doctor", "--integrity", "--json"],
+            env={**{name: value for name, value in os.environ.items() if name not in WRITES_NO_BYTECODE}, **here},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        said = json.loads(done.stdout)
+        assert said["root"] == str(self.path)
+        return done.returncode, said
+
+
+@pytest.fixture
+def site(built: Path, tmp_path: Path) -> Site:
+    path = tmp_path / "site"
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(path)
+    return Site(path)
+
+
+class TestIntegrity:
+    def test_what_was_installed_is_there(self, site: Site) -> None:
+        for _ in range(2):  # the second time with bytecode beside the sources
+            code, said = site.check()
+            assert (code, said["changed"], said["missing"], said["foreign"]) == (0, [], [], [])
+        assert list(site.path.rglob("*.pyc"))
+
+    def test_each_difference_is_named(self, site: Site) -> None:
+        package = site.path / "waitbus"
+        (package / "wire.py").write_bytes((package / "wire.py").read_bytes() + b"\n")
+        (package / "py.typed").unlink()
+        (package / "extra.py").write_text("")
+        (package / "mcp.pth").write_text("")
+        (package / "__pycache__").mkdir(exist_ok=True)
+        (package / "__pycache__" / "nobody.cpython-311.pyc").write_bytes(b"")
+        (package / "__pycache__" / "wire.txt").write_bytes(b"")
+        (package / "loose.pyc").write_bytes(b"")
+        (package / "elsewhere").symlink_to("/tmp")
+        (site.path / INFO / "entry_points2.txt").write_text("")
+        (package / "verdict.py").unlink()
+        (package / "verdict.py").mkdir()
+        code, said = site.check()
+        assert code == 76
+        assert said["changed"] == ["waitbus/verdict.py", "waitbus/wire.py"]
+        assert said["missing"] == ["waitbus/py.typed"]
+        assert sorted(said["foreign"]) == [
+            f"{INFO}/entry_points2.txt",
+            "waitbus/__pycache__/nobody.cpython-311.pyc",
+            "waitbus/__pycache__/wire.txt",
+            *("waitbus/elsewhere", "waitbus/extra.py", "waitbus/loose.pyc", "waitbus/mcp.pth"),
+        ]
+
+    def test_a_record_that_cannot_be_read_vouches_for_nothing(self, site: Site) -> None:
+        record = site.path / INFO / "RECORD"
+        record.write_bytes(record.read_bytes() + b"waitbus/x.py,sha256=\n")
+        code, said = site.check()
+        assert (code, said["changed"]) == (76, [f"{INFO}/RECORD"])
+
+    def test_as_text(self, site: Site, cli: Cli) -> None:
+        done = cli("doctor", "--integrity", PYTHONPATH=str(site.path), PYTHONSAFEPATH="1")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("ok ")
+        (site.path / "waitbus" / "wire.pyi").write_text("")
+        done = cli("doctor", "--integrity", PYTHONPATH=str(site.path), PYTHONSAFEPATH="1")
+        assert done.returncode == 76
+        assert done.stdout == f"foreign  {site.path}/waitbus/wire.pyi\n"
+        assert "reinstall it" in done.stderr
+
+    def test_a_source_tree_has_nothing_to_compare_with(self, tmp_path: Path, cli: Cli) -> None:
+        tree = copy_tree(tmp_path / "tree")
+        done = cli("doctor", "--integrity", PYTHONPATH=str(tree / "src"), PYTHONSAFEPATH="1")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (78, "", 1)
+        assert "it is a source tree" in done.stderr
+        done = cli("doctor", "--integrity", "--json", PYTHONPATH=str(tree / "src"), PYTHONSAFEPATH="1")
+        assert (done.returncode, json.loads(done.stdout)["verdict"]) == (78, "incomplete")
+
+    def test_an_installers_own_additions_count(self, site: Site) -> None:
+        """A row without a hash, a script outside the package, another algorithm."""
+        record = site.path / INFO / "RECORD"
+        (site.path / INFO / "INSTALLER").write_text("hand")
+        (site.path.parent / "bin").mkdir()
+        (site.path.parent / "bin" / "waitbus").write_text("#!python")
+        digest = digest_text("sha512", b"#!python")
+        record.write_bytes(
+            record.read_bytes()
+            + f"{INFO}/INSTALLER,,\n../bin/waitbus,sha512={digest},8\nwaitbus/__pycache__/x.cpython-39.pyc,,\n".encode()
+        )
+        assert site.check()[0] == 0
+        (site.path.parent / "bin" / "waitbus").write_text("#!PYTHON")
+        assert site.check()[1]["changed"] == ["../bin/waitbus"]
+        record.write_bytes(record.read_bytes().replace(b"sha512", b"sha1"))
+        assert site.check()[1]["changed"] == ["../bin/waitbus"]
