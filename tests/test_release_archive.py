@@ -181,7 +181,7 @@ def packed_by(method: int) -> zipfile.ZipInfo:
 
 def with_extra() -> zipfile.ZipInfo:
     info = entry("waitbus/x.py")
-    info.extra = struct.pack("<HH4s", 0x7075, 4, b"evil")
+    info.extra = struct.pack("<HH4s", 0x7777, 4, b"evil")
     return info
 
 
