@@ -189,6 +189,7 @@ HEAVY = {"asyncio", "typing", "dataclasses", "pathlib", "subprocess", "logging",
 
 class TestStartUp:
     def test_emit_loads_no_more_than_it_needs(self, settings: Settings) -> None:
+        main(["init"])
         loaded = loaded_by("emit", "--source", "a", "--event-type", "b", "--field", "x=1")
         assert loaded & (HEAVY | {"argparse", "gettext", "locale", "hashlib", "tomllib", "threading"}) == set()
         assert "waitbus.predicate" not in loaded

@@ -1,6 +1,6 @@
 """Where things are and how they behave: `WAITBUS_*`, then `config.toml`, then the defaults.
 
-Loading touches no directory and imports `tomllib` only when there is a file to read: every verb pays for this file.
+Loading touches no directory and imports `tomllib` only when a file says something: every verb pays for this file.
 A place is used only when it is ours alone; otherwise it is refused by its name.
 """
 
@@ -166,6 +166,10 @@ def _read_config(settings: Settings, path: str) -> None:
         return
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    # What `init` writes says nothing yet, and reading it as TOML would take a quarter as long as `emit`.
+    silent = {b"", *[f"[{section}]".encode() for section in _CONFIG]}
+    if all(line in silent or line[:1] == b"#" for line in map(bytes.strip, text.splitlines())):
+        return
     import tomllib
 
     try:
