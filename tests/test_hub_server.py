@@ -402,7 +402,6 @@ def test_old_events_are_pruned_in_steps_beside_the_live_stream(
 ) -> None:
     emit_many(numbered(0, 1500, received_at=1))
     emit_many(numbered(1500, 1510))
-    monkeypatch.setattr("waitbus.hub.feed.PRUNE_EVERY_SEC", 0.0)
     monkeypatch.setattr("waitbus.hub.feed.PRUNE_STEP_PAUSE_SEC", 0.0)
 
     async def scenario(hub: Hub, loop: asyncio.AbstractEventLoop) -> None:

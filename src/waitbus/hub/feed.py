@@ -43,7 +43,6 @@ class Feed:
         self._identity = self._file_identity()
         self.cursor = read.last_seq(self._connection)
         self._version = read.data_version(self._connection)
-        self._next_prune = time.monotonic() + PRUNE_EVERY_SEC
         self._prune_start = 0
         self._pruner: sqlite3.Connection | None = None
         self._prune_timer: asyncio.TimerHandle | None = None
@@ -107,9 +106,14 @@ class Feed:
         moved, self._version = version != self._version, version
         return moved or self._behind
 
+    def skip(self) -> None:
+        """Put the cursor at the newest row, of whatever file is there now."""
+        self.changed()
+        self.cursor = self.newest_seq()
+
     def maintain(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Once a minute, start pruning in small steps, one at a time with a pause between; never twice at once."""
-        if self._settings.retention and self._prune_timer is None and time.monotonic() >= self._next_prune:
+        """Start pruning in small steps, one at a time with a pause between; never twice at once."""
+        if self._settings.retention and self._prune_timer is None:
             self._prune_start = 0
             self._prune_timer = loop.call_later(0, self._prune_step, loop)
 
@@ -145,7 +149,6 @@ class Feed:
             self._pruner.close()
             self._pruner = None
         self._prune_timer = None
-        self._next_prune = time.monotonic() + PRUNE_EVERY_SEC
 
     def _file_identity(self) -> tuple[int, int] | None:
         try:

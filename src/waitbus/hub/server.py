@@ -22,7 +22,7 @@ from waitbus.host.systemd_notify import notify, watchdog_interval
 from waitbus.hub.connection import Connection
 from waitbus.hub.doorbell import Doorbell
 from waitbus.hub.fanout import Fanout, wants
-from waitbus.hub.feed import Feed
+from waitbus.hub.feed import PRUNE_EVERY_SEC, Feed
 from waitbus.hub.listen import HubLock, Listeners
 from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
 from waitbus.settings import ensure_private_dir
@@ -70,7 +70,6 @@ class Hub:
         self._loop = loop
         self._idle_exit = idle_exit
         self._started = time.monotonic()
-        self._last_company = self._started
         self._fanout = Fanout()
         self._connections: set[Connection] = set()
         self._awaiting: dict[Connection, float] = {}
@@ -81,16 +80,19 @@ class Hub:
         self._replay_scheduled = False
         self._pump_scheduled = False
         self._timers: list[asyncio.TimerHandle] = []
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self.feed = Feed(settings, log)
         self.listeners = Listeners(settings)
         self._doorbell = Doorbell(loop, self.listeners, self.pump)
         self.stopped: asyncio.Future[None] = loop.create_future()
         self._emptied: asyncio.Future[None] | None = None
         loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
-        self._every(SWEEP_SEC, self._sweep)
         self._every(wire.HEARTBEAT_SEC, self._heartbeat)
+        self._every(PRUNE_EVERY_SEC, lambda: self.feed.maintain(loop))
         if interval := watchdog_interval():
             self._every(interval, lambda: notify("WATCHDOG=1"))
+        self._now_alone()
 
     # --- connections -------------------------------------------------------------------------------------------------
 
@@ -119,6 +121,8 @@ class Hub:
         if not ours:
             sock.close()
             return
+        if not self._connections:
+            self._now_in_company()
         connection = Connection(self._loop, sock, Session(self._settings.queue_bytes), self)
         self._connections.add(connection)
         if not self._awaiting:
@@ -156,8 +160,25 @@ class Hub:
         self._connections.discard(connection)
         self._awaiting.pop(connection, None)
         self._fanout.discard(connection)
-        self._last_company = time.monotonic()
-        if not self._connections and self._emptied is not None and not self._emptied.done():
+        if not self._connections:
+            self._now_alone()
+
+    def _now_in_company(self) -> None:
+        """The first one came: nothing was read while nobody was here, and nothing of that is owed to anybody."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        self.feed.skip()
+        self._sweep_timer = self._loop.call_later(SWEEP_SEC, self._sweep)
+
+    def _now_alone(self) -> None:
+        """Nobody is connected: no more sweeps, so that an idle hub costs nothing; and the end, if it may leave."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+        if self._idle_exit is not None:
+            self._idle_timer = self._loop.call_later(self._idle_exit, self.stop)
+        if self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
 
     # --- live --------------------------------------------------------------------------------------------------------
@@ -173,7 +194,9 @@ class Hub:
         self.pump()
 
     def _deliver_page(self) -> bool:
-        """Read one page and fan it out. True when there may be more."""
+        """Read one page and fan it out. True when there may be more. With nobody here, nothing is read."""
+        if not self._connections:
+            return False
         page = self.feed.next_page(LIVE_PAGE)
         if page is None:
             return False
@@ -261,14 +284,10 @@ class Hub:
         self._timers.append(self._loop.call_later(interval, tick))
 
     def _sweep(self) -> None:
-        """Notice commits nobody rang for; keep the store small; leave when nobody is here."""
+        """Notice commits nobody rang for."""
+        self._sweep_timer = self._loop.call_later(SWEEP_SEC, self._sweep)
         if self.feed.changed() or self._ahead:
             self.pump()
-        self.feed.maintain(self._loop)
-        if self._connections:
-            self._last_company = time.monotonic()
-        elif self._idle_exit is not None and time.monotonic() - self._last_company >= self._idle_exit:
-            self.stop()
 
     def _heartbeat_frame(self, *, live: bool, caught_up: bool = False) -> Mapping[str, Any]:
         return wire.heartbeat_frame(
@@ -297,8 +316,10 @@ class Hub:
         notify("STOPPING=1")
         self._loop.remove_reader(self.listeners.broadcast.fileno())
         self._doorbell.close()
-        for timer in self._timers:
-            timer.cancel()
+        for timer in (*self._timers, self._sweep_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._idle_exit = None
         self.feed.stop()
         deadline = time.monotonic() + DRAIN_SEC
         while self._deliver_page() and time.monotonic() < deadline:
