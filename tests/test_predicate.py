@@ -232,3 +232,12 @@ def test_no_text_makes_anything_but_a_predicate_or_its_error(raw: bytes | str) -
     text = raw if isinstance(raw, str) else raw.decode("utf-8", "surrogateescape")
     with contextlib.suppress(PredicateError):
         assert Predicate.parse(text).as_object["op"]
+
+
+@pytest.mark.parametrize(
+    "text", ["conclusion=0\n0", "conclusion=" + "a\n" * 200, "a\nb", "n<\n", "conclusion=True\n\x1b[2J"]
+)
+def test_an_error_is_one_line_whatever_the_text(text: str) -> None:
+    with pytest.raises(PredicateError) as caught:
+        Predicate.parse(text)
+    assert "\n" not in str(caught.value)

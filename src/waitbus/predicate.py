@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from waitbus.event import FRAME_KEYS, WaitbusError, from_json
+from waitbus.event import FRAME_KEYS, WaitbusError, from_json, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def all_of(texts: Iterable[str | Predicate], source: str | None = None) -> Predi
 def parse_text(text: str) -> dict[str, Any]:
     """One predicate text as a leaf of the wire form."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
-        raise PredicateError(f"predicate over {MAX_TEXT_BYTES} bytes: {text[:40]}…")
+        raise PredicateError(f"predicate over {MAX_TEXT_BYTES} bytes: {one_line(text, 40)}")
     exists = _EXISTS.fullmatch(text)
     if exists:
         return {"key": exists[1], "op": "exists"}
@@ -135,7 +135,7 @@ def _literal(key: str, symbol: str, raw: str) -> Any:
             return raw
     hint = json.dumps(raw.strip("='\""), ensure_ascii=False) if raw else '"…"'
     raise PredicateError(
-        f"{raw or 'an empty value'} is no JSON value: write '{key}{symbol}{hint}' (quoted for the shell)"
+        f"{one_line(raw) or 'an empty value'} is no JSON value: write '{key}{symbol}{hint}' (quoted for the shell)"
     )
 
 
