@@ -76,7 +76,7 @@ def _round(check: Callable[[Any], None], examples: SearchStrategy[Any], size: in
 
 
 def _described(error: Exception) -> str:
-    """The last steps of ours, and the example as hypothesis shrank it."""
-    notes = "\n".join(getattr(error, "__notes__", ()))
-    steps = [line for line in traceback.format_exception(error) if "hypothesis" not in line]
-    return "".join(steps[-6:]) + notes
+    """What was raised, the last steps of ours that led there, and the example as hypothesis shrank it."""
+    steps = traceback.format_tb(error.__traceback__)
+    ours = [step for step in steps if "hypothesis" not in step][-3:]
+    return "\n".join([*ours, f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
