@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import sqlite3
 import stat
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,6 +193,40 @@ class TestStatus:
         assert code == 1
         assert "is it stopped?" in found["hub"]["problem"]
 
+    @pytest.mark.parametrize(
+        ("frames", "running", "problem"),
+        [
+            ([{"kind": "subscribe_ack", "proto": 1}], True, None),  # 0.2.0's daemon says no more
+            ([{"kind": "subscribe_rejected", "reason": "version"}], False, "ended the connection"),
+            ([], False, "ended the connection"),
+            (["no frame"], False, "gave no answer"),
+        ],
+    )
+    def test_another_daemon(
+        self, frames: list[Any], running: bool, problem: str | None, say: Say, settings: Settings
+    ) -> None:
+        os.makedirs(settings.runtime_dir, mode=0o700)
+        with socket.socket(socket.AF_UNIX) as daemon:
+            daemon.bind(settings.broadcast_socket)
+            os.chmod(settings.broadcast_socket, 0o600)
+            daemon.listen()
+
+            def answer() -> None:
+                peer, _ = daemon.accept()
+                with peer:
+                    peer.recv(65536)
+                    for frame in frames:
+                        body = json.dumps(frame).encode()
+                        peer.sendall(len(body).to_bytes(4, "big") + body)
+
+            other = threading.Thread(target=answer)
+            other.start()
+            code, found = self.state(say)
+            other.join(PATIENCE)
+        assert code == (0 if running else 1)
+        assert (found["hub"]["running"], found["hub"]["uptime_sec"]) == (running, None)
+        assert (problem or "") in found["hub"].get("problem", "")
+
     def test_a_socket_open_to_others_is_named(self, hub: HubProcess, say: Say, settings: Settings) -> None:
         os.chmod(settings.broadcast_socket, 0o666)
         code, found = self.state(say)
@@ -271,6 +309,18 @@ class TestPrune:
         Path(settings.config_path).write_text("[store]\nmax_rows = 1\nretention = false\n")
         assert json.loads(say("prune", "--json")[1])["deleted"] == 0
         assert json.loads(say("prune", "--max-rows", "1", "--json")[1])["deleted"] == 1
+
+    def test_on_a_terminal_it_says_how_far_it_is(self, say: Say) -> None:
+        fill(1200)
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "waitbus", "prune", "--max-rows", "100"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=PATIENCE)
+        os.close(theirs)
+        shown = os.read(ours, 65536)
+        os.close(ours)
+        assert (done.returncode, done.stdout[:8]) == (0, b"1,100 of")
+        assert shown.startswith(b"\rdeleted ")
+        assert shown.endswith(b"\rdeleted 1,100\r\x1b[K")
 
     def test_beside_a_hub(self, hub: HubProcess, say: Say) -> None:
         fill(1000)

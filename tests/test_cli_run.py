@@ -226,6 +226,22 @@ class TestTerminal:
         assert (code, shown) == (0, b"33 77\r\n")
         assert told(settings)[-1]["fields"]["tail"] == "33 77"
 
+    def test_it_is_told_of_a_new_size(self, cli: Cli, settings: Settings) -> None:
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (10, 20))
+        code = "trap 'stty size <&1; exit' WINCH; echo ready; while read line; do :; done"
+        child = subprocess.Popen([*RUN, "--", "sh", "-c", code], stdin=subprocess.PIPE, stdout=theirs)
+        shown = b""
+        while b"ready" not in shown:
+            shown += os.read(ours, 1024)
+        termios.tcsetwinsize(theirs, (30, 40))
+        child.send_signal(signal.SIGWINCH)  # as the kernel does to who runs in the foreground
+        os.close(theirs)
+        shown += rest_of(ours)
+        os.close(ours)
+        child.communicate(timeout=PATIENCE)
+        assert shown == b"ready\r\n30 40\r\n"
+
     def test_colours_pass_and_are_left_out_of_the_tail(self, cli: Cli, settings: Settings) -> None:
         _, shown = self.run("printf", "\\033[31mred\\033[0m\\n50%%\\r100%%\\n")
         assert shown == b"\x1b[31mred\x1b[0m\r\n50%\r100%\r\n"
@@ -263,7 +279,7 @@ class TestSignals:
         show = (
             "import signal; print([signal.getsignal(n).name for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)])"
         )
-        assert cli("run", "--", PYTHON, "-c", show).stdout == "['SIG_DFL', 'SIG_DFL', 'SIG_DFL']\n"
+        assert cli("run", "--", PYTHON, "-S", "-c", show).stdout == "['SIG_DFL', 'SIG_DFL', 'SIG_DFL']\n"
         assert cli("run", "--", "sh", "-c", "kill -PIPE $$").returncode == 128 + signal.SIGPIPE
 
     def test_what_is_ignored_stays_ignored(self, cli: Cli) -> None:
