@@ -1,6 +1,6 @@
 # Needs make and a Python >= 3.11; every target fetches the rest itself, by hash, into this folder.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench torture fuzz lock build venv clean
+.PHONY: help demo test lint format bench torture fuzz lock build audit reproduce verify-release venv clean
 
 # The first name that really runs: a version manager's shim may be found and still have nothing behind it.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -23,7 +23,7 @@ unexport VIRTUAL_ENV
 
 help: ## list the targets (PYTHON=... picks the interpreter)
 	@echo 'usage: make TARGET [PYTHON=$(PYTHON)]'
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 demo: ## see a blocked wait return when a real test run fails
 	@if $(MAKE) --no-print-directory venv; then \
@@ -61,11 +61,26 @@ lock: venv ## lay uv.lock anew after a change of pyproject.toml (UPGRADE=1: newe
 	$(UV) lock $(if $(UPGRADE),--upgrade)
 	$(UV) pip compile --quiet --generate-hashes --no-annotate --no-header \
 		packaging/bootstrap.in $(if $(UPGRADE),--upgrade) --output-file packaging/bootstrap.txt
+	$(UV) pip compile --quiet --generate-hashes --no-annotate --no-header \
+		packaging/build.in --output-file packaging/build.txt
 	$(UV) pip compile --quiet --generate-hashes --no-annotate --no-header --universal --python-version 3.11 \
 		packaging/previous.in $(if $(UPGRADE),--upgrade) --output-file packaging/previous.txt
 
-build: venv ## the sdist and the wheel, byte for byte reproducible, into dist/
+build: venv ## the sdist, the wheel, their SBOMs and SHA256SUMS, byte for byte reproducible, into dist/
 	@$(BIN)/python -m tools.build dist
+
+audit: venv ## check workflows, lock, licences, tree and release, a line each (STRICT=1: nothing may be skipped)
+	@UV_PROJECT_ENVIRONMENT=.venvs/audit $(UV) sync --frozen --quiet --all-groups --all-extras --python $(PYTHON)
+	@.venvs/audit/bin/python -m tools.audit --uv $(UV) $(if $(STRICT),--strict)
+
+reproduce: venv ## build the last commit in many ways and print the hashes, which must be equal (COMMIT=...)
+	@$(BIN)/python -m tools.reproduce --uv $(UV) $(COMMIT)
+
+verify-release: venv ## check a published file, then build it again from its tag (FILE=... SUMS=SHA256SUMS REF=v0.3.0)
+	@test -n '$(FILE)' || { echo 'name the file: make verify-release FILE=waitbus-0.3.0-py3-none-any.whl' >&2; exit 2; }
+	@$(BIN)/waitbus verify-release '$(FILE)' $(if $(SUMS),--sums '$(SUMS)'); looked=$$?; \
+		PYTHON='$(PYTHON)' packaging/rebuild.sh $(if $(REF),--ref '$(REF)') '$(FILE)'; rebuilt=$$?; \
+		test $$looked -eq 0 && test $$rebuilt -eq 0
 
 venv: $(STAMP)
 

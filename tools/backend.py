@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import subprocess
 import tarfile
 from contextlib import contextmanager
 from gzip import GzipFile
@@ -22,13 +21,12 @@ from flit_core import sdist as flit_sdist
 from flit_core import wheel as flit_wheel
 
 from tools import sbom
+from tools.epoch import CARRIED, source_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PYPROJECT = Path("pyproject.toml")  # PEP 517: a hook runs at the root of the source tree
-# In an sdist, the commit's time. The times of its files say it, too, but not every front end unpacks them.
-CARRIED = "SOURCE_DATE_EPOCH"
 
 prepare_metadata_for_build_wheel = buildapi.prepare_metadata_for_build_wheel
 prepare_metadata_for_build_editable = buildapi.prepare_metadata_for_build_editable
@@ -36,32 +34,6 @@ get_requires_for_build_wheel = buildapi.get_requires_for_build_wheel
 get_requires_for_build_editable = buildapi.get_requires_for_build_editable
 get_requires_for_build_sdist = buildapi.get_requires_for_build_sdist
 build_editable = buildapi.build_editable
-
-
-def commit_time(root: Path) -> int | None:
-    """When HEAD was committed, in seconds; None where git or the repository is not there, or is not ours to ask."""
-    if not (root / ".git").exists():  # git would look further up, into a repository that is not this one
-        return None
-    command = ["git", "log", "-1", "--format=%ct"]
-    try:
-        said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-        return int(said)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-
-
-def source_epoch(root: Path) -> int:
-    """The time all files get: what the caller says, else the commit's, from git, an sdist or a tag's archive.
-
-    A tag's archive has it only as the time of its files.
-    """
-    if (given := os.environ.get("SOURCE_DATE_EPOCH")) is not None:
-        return int(given)
-    if (committed := commit_time(root)) is not None:
-        return committed
-    if (carried := root / CARRIED).exists():
-        return int(carried.read_text(encoding="ascii"))
-    return int((root / PYPROJECT).stat().st_mtime)
 
 
 @contextmanager

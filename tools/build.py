@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from tools import backend, sbom
+from tools.epoch import source_epoch
 
 LOCK = Path("uv.lock")
 SUMS = "SHA256SUMS"
@@ -34,7 +35,7 @@ def write_sums(paths: list[Path]) -> Path:
 def build(folder: Path) -> list[Path]:
     """Build into the folder; return the sdist, the wheel and what lies beside them."""
     folder.mkdir(parents=True, exist_ok=True)
-    epoch = backend.source_epoch(Path())
+    epoch = source_epoch(Path())
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     paths = [folder / backend.build_sdist(str(folder)), folder / backend.build_wheel(str(folder))]
     if LOCK.exists():

@@ -128,12 +128,18 @@ def _locked(package: Json) -> Json:
     }
 
 
-def closure(lock: Json, roots: Iterable[tuple[str, tuple[str, ...]]]) -> list[Json]:
-    """The packages of a lock that these (name, extras) reach, on any platform and any Python."""
+Reached = dict[tuple[str, str], tuple[Json, set[str]]]
+
+
+def closure(lock: Json, roots: Iterable[tuple[str, tuple[str, ...]]]) -> Reached:
+    """What these (name, extras) reach in a lock, on any platform and any Python.
+
+    Keyed by name and version; each package comes with the extras that were asked of it.
+    """
     packages: dict[str, list[Json]] = {}
     for package in lock["package"]:
         packages.setdefault(package["name"], []).append(package)
-    reached: dict[tuple[str, str], Json] = {}
+    reached: Reached = {}
     seen: set[tuple[str, tuple[str, ...]]] = set()
     todo = list(roots)
     while todo:
@@ -142,32 +148,41 @@ def closure(lock: Json, roots: Iterable[tuple[str, tuple[str, ...]]]) -> list[Js
             continue
         seen.add((name, extras))
         for package in packages[name]:
-            reached[name, package["version"]] = package
-            todo += [(need["name"], tuple(need.get("extra", ()))) for need in _needs(package, extras)]
-    return [reached[key] for key in sorted(reached)]
+            reached.setdefault((name, package["version"]), (package, set()))[1].update(extras)
+            todo += _named(_needs(package, extras))
+    return dict(sorted(reached.items()))
 
 
-def _needs(package: Json, extras: Iterable[str] = ()) -> list[Json]:
+def _needs(package: Json, extras: Iterable[str]) -> list[Json]:
     optional = package.get("optional-dependencies", {})
-    return [*package.get("dependencies", ()), *(need for extra in extras for need in optional.get(extra, ()))]
+    return [*package.get("dependencies", ()), *(need for extra in sorted(extras) for need in optional.get(extra, ()))]
+
+
+def _named(needs: Iterable[Json]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(need["name"], tuple(need.get("extra", ()))) for need in needs]
+
+
+def extra_closure(extra: str, lock: Json) -> tuple[list[Json], Reached]:
+    """What an extra of ours asks for, and all that this reaches."""
+    (ours,) = (package for package in lock["package"] if package["name"] == PROJECT)
+    asked: list[Json] = ours["optional-dependencies"][extra]
+    return asked, closure(lock, _named(asked))
 
 
 def of_extra(extra: str, lock: Json, version: str, epoch: int) -> Json:
     """The bill of ``waitbus[extra]`` as uv.lock resolves it: the versions our tests ran with, not a promise."""
     subject = _subject(version)
-    (ours,) = (package for package in lock["package"] if package["name"] == PROJECT)
-    roots = [(need["name"], tuple(need.get("extra", ()))) for need in ours["optional-dependencies"][extra]]
-    parts = closure(lock, roots)
+    asked, reached = extra_closure(extra, lock)
     refs: dict[str, list[str]] = {}
-    for part in parts:
-        refs.setdefault(part["name"], []).append(purl(part["name"], part["version"]))
+    for name, locked in reached:
+        refs.setdefault(name, []).append(purl(name, locked))
 
-    def reached(needs: Iterable[Json]) -> list[str]:
+    def meant(needs: Iterable[Json]) -> list[str]:
         return sorted({ref for need in needs for ref in refs.get(need["name"], ())})
 
-    needs = {purl(part["name"], part["version"]): reached(_needs(part)) for part in parts}
-    needs[subject["bom-ref"]] = reached(ours["optional-dependencies"][extra])
-    return _document(subject, [_locked(part) for part in parts], needs, epoch)
+    needs = {purl(*key): meant(_needs(package, extras)) for key, (package, extras) in reached.items()}
+    needs[subject["bom-ref"]] = meant(asked)
+    return _document(subject, [_locked(package) for package, _ in reached.values()], needs, epoch)
 
 
 def write_beside(wheel: Path, lock: Path, epoch: int) -> list[Path]:
