@@ -13,7 +13,7 @@ import sys
 from waitbus.settings import SettingsError, check_owner, check_private_dir, ensure_private_dir, quote
 from waitbus.store import migrate
 from waitbus.store.errors import StoreError, explain, is_busy
-from waitbus.store.wal import KEEP
+from waitbus.store.wal import LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def open_writer(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connecti
             migrate.migrate(conn, path, timeout=timeout)
         conn.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.durability]}")
         conn.execute("PRAGMA wal_autocheckpoint = 0")  # `wal.py` says who does it
-        conn.execute(f"PRAGMA journal_size_limit = {KEEP}")
+        conn.execute(f"PRAGMA journal_size_limit = {LIMIT}")
         if sys.platform == "darwin" and settings.durability == "power-loss":
             conn.execute("PRAGMA fullfsync = ON")
     except BaseException as error:

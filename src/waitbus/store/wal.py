@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import sqlite3
 
-# The size at which it is time: some 800 events written one at a time, or 10,000 in batches.
+# The size at which it is time: some 2,000 events written one at a time, or 20,000 in batches. The file keeps it, to be
+# written over in place; what is longer shows that the log itself has grown.
 LIMIT = 16 << 20
-# What the file keeps of it afterwards; anything above shows that the log itself has grown.
-KEEP = LIMIT // 4
 # How long a checkpoint may wait for the write lock, and then, holding it, for a slow reader.
 _WAIT_MS = 20
 
@@ -32,9 +31,9 @@ class Wal:
             size = os.stat(self._path).st_size
         except OSError:
             return False
-        if size < LIMIT:
+        if size <= LIMIT:
             self._limit = LIMIT
-        return size >= self._limit
+        return size > self._limit
 
     def shorten(self, conn: sqlite3.Connection) -> None:
         """Copy the log into the file, so that the next commit starts it anew. Never raises: nothing is lost without it.
