@@ -15,13 +15,16 @@ from pathlib import Path
 
 import pytest
 
+import waitbus
 from tests.artifacts import INFO
-from tests.conftest import PATIENCE, Cli, HubProcess
-from tests.test_house import build, copy_tree
+from tests.conftest import PATIENCE, HubProcess
+from tests.test_house import build, clean_environment, copy_tree
 from waitbus.cli import diagnosis
 from waitbus.cli.main import main
 from waitbus.event import EventInsert
-from waitbus.release.record import digest_text
+from waitbus.release.installed import compare
+from waitbus.release.record import MAX_BYTES, digest_text
+from waitbus.release.report import Unusable
 from waitbus.settings import Settings
 from waitbus.store.append import Appender
 from waitbus.store.open import open_writer
@@ -140,8 +143,6 @@ class TestDiagnosis:
         assert [name for name, (state, text) in checks.items() if state == "BAD" and words in text]
 
     def test_a_store_that_is_no_database(self, doctor: Doctor, store: Settings) -> None:
-        Path(store.db_path).write_bytes(b"\0" * 4096)
-        os.truncate(store.db_path, 4096)
         Path(store.db_path).write_bytes(b"not a database at all" * 400)
         code, checks = doctor()
         assert (code, checks["store"][0]) == (1, "BAD")
@@ -174,6 +175,22 @@ class TestDiagnosis:
         assert [name for name, (state, _) in checks.items() if state == "BAD"] == [check]
         assert code == 1
 
+    def test_a_disk_that_is_read_only_or_cannot_be_asked(
+        self, doctor: Doctor, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class ReadOnly:
+            f_bavail = f_frsize = 1 << 20
+            f_flag = os.ST_RDONLY
+
+        monkeypatch.setattr(os, "statvfs", lambda path: ReadOnly)
+        assert "read-only disk" in doctor()[1]["disk"][1]
+
+        def cannot(path: str) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "statvfs", cannot)
+        assert doctor()[1]["disk"] == ("BAD", doctor()[1]["disk"][1])
+
     def test_a_store_of_0_2_0_that_waits(self, doctor: Doctor, settings: Settings) -> None:
         os.makedirs(settings.state_dir, mode=0o700)
         Path(settings.state_dir, "github.db").write_bytes(b"")
@@ -188,39 +205,48 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Site:
-    """A directory that a wheel was laid into as an installer does, and the verb run from there."""
+    """A directory that a wheel was laid into as an installer does, and the verb looking at it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.path = path
+        self.capsys = capsys
 
     def check(self) -> tuple[int, dict[str, list[str]]]:
-        here = {"PYTHONPATH": str(self.path)}
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "waitbus", "doctor", "--integrity", "--json"],
-            env={**{name: value for name, value in os.environ.items() if name not in WRITES_NO_BYTECODE}, **here},
+        code = main(["doctor", "--integrity", "--json"])
+        said = json.loads(self.capsys.readouterr().out)
+        assert said["root"] == str(self.path)
+        return code, said
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """The installation itself, on itself; not measured, as it is a copy."""
+        environ = {name: value for name, value in clean_environment().items() if name not in WRITES_NO_BYTECODE}
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "waitbus", "doctor", "--integrity"],
+            env={**environ, "PYTHONPATH": str(self.path)},
             capture_output=True,
             text=True,
             timeout=PATIENCE,
         )
-        said = json.loads(done.stdout)
-        assert said["root"] == str(self.path)
-        return done.returncode, said
 
 
 @pytest.fixture
-def site(built: Path, tmp_path: Path) -> Site:
+def site(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
     path = tmp_path / "site"
     with zipfile.ZipFile(built) as archive:
         archive.extractall(path)
-    return Site(path)
+    monkeypatch.setattr(waitbus, "__file__", str(path / "waitbus" / "__init__.py"))
+    return Site(path, capsys)
 
 
 class TestIntegrity:
-    def test_what_was_installed_is_there(self, site: Site) -> None:
+    def test_an_installation_finds_itself_as_it_was_installed(self, site: Site) -> None:
         for _ in range(2):  # the second time with bytecode beside the sources
-            code, said = site.check()
-            assert (code, said["changed"], said["missing"], said["foreign"]) == (0, [], [], [])
+            done = site.run()
+            assert (done.returncode, done.stderr, done.stdout[:3]) == (0, "", "ok ")
         assert list(site.path.rglob("*.pyc"))
+        assert site.check()[0] == 0
+        (site.path / "waitbus" / "py.typed").write_text("#")
+        assert site.run().returncode == 76
 
     def test_each_difference_is_named(self, site: Site) -> None:
         package = site.path / "waitbus"
@@ -253,23 +279,31 @@ class TestIntegrity:
         code, said = site.check()
         assert (code, said["changed"]) == (76, [f"{INFO}/RECORD"])
 
-    def test_as_text(self, site: Site, cli: Cli) -> None:
-        done = cli("doctor", "--integrity", PYTHONPATH=str(site.path), PYTHONSAFEPATH="1")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith("ok ")
+    def test_as_text(self, site: Site) -> None:
         (site.path / "waitbus" / "wire.pyi").write_text("")
-        done = cli("doctor", "--integrity", PYTHONPATH=str(site.path), PYTHONSAFEPATH="1")
-        assert done.returncode == 76
-        assert done.stdout == f"foreign  {site.path}/waitbus/wire.pyi\n"
-        assert "reinstall it" in done.stderr
+        assert main(["doctor", "--integrity"]) == 76
+        said = site.capsys.readouterr()
+        assert said.out == f"foreign  {site.path}/waitbus/wire.pyi\n"
+        assert "reinstall it" in said.err
 
-    def test_a_source_tree_has_nothing_to_compare_with(self, tmp_path: Path, cli: Cli) -> None:
-        tree = copy_tree(tmp_path / "tree")
-        done = cli("doctor", "--integrity", PYTHONPATH=str(tree / "src"), PYTHONSAFEPATH="1")
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (78, "", 1)
-        assert "it is a source tree" in done.stderr
-        done = cli("doctor", "--integrity", "--json", PYTHONPATH=str(tree / "src"), PYTHONSAFEPATH="1")
-        assert (done.returncode, json.loads(done.stdout)["verdict"]) == (78, "incomplete")
+    def test_a_source_tree_has_nothing_to_compare_with(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(waitbus, "__file__", str(tmp_path / "waitbus" / "__init__.py"))
+        assert main(["doctor", "--integrity"]) == 78
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1)
+        assert "it is a source tree" in said.err
+        assert main(["doctor", "--integrity", "--json"]) == 78
+        assert json.loads(capsys.readouterr().out)["verdict"] == "incomplete"
+
+    def test_a_record_that_may_not_be_read(self, site: Site) -> None:
+        (site.path / INFO / "RECORD").write_bytes(b"x" * (MAX_BYTES + 1))
+        code, said = site.check()
+        assert (code, said["changed"]) == (76, [f"{INFO}/RECORD"])
+        (site.path / INFO / "RECORD").unlink()
+        with pytest.raises(Unusable, match="cannot read"):
+            compare(str(site.path / INFO / "RECORD"), ())
 
     def test_an_installers_own_additions_count(self, site: Site) -> None:
         """A row without a hash, a script outside the package, another algorithm."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import os
@@ -10,14 +9,11 @@ import stat
 import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.artifacts import (
     INFO,
@@ -38,8 +34,7 @@ from tests.artifacts import (
 )
 from tests.test_house import build, copy_tree
 from waitbus.cli.main import main
-from waitbus.release import archive, record, statements
-from waitbus.release.report import Report, Unusable
+from waitbus.release import archive
 
 Verify = Callable[[Path], tuple[int, dict[str, Any]]]
 
@@ -380,38 +375,3 @@ def test_a_name_that_is_not_ours_is_not_taken_for_ours(
         path.write_bytes(built[name.endswith(".gz")].read_bytes())
         code, report = verify(path)
         assert (code, list(failed(report))) == (76, ["name"])
-
-
-# Whatever the bytes are, there is an answer.
-
-
-@given(st.binary(max_size=400))
-def test_any_bytes_have_an_answer(data: bytes) -> None:
-    raw = zlib.compressobj(1, wbits=31)
-    for read, content in (
-        (archive.read_wheel, data),
-        (archive.read_wheel, zipped([("waitbus/x.py", data)])[: len(data)]),
-        (archive.read_sdist, b"\x1f\x8b" + data),
-        (archive.read_sdist, raw.compress(data) + raw.flush()),
-    ):
-        with contextlib.suppress(Unusable):
-            read(content)
-        raw = zlib.compressobj(1, wbits=31)
-    rows, faults = record.parse(data)
-    assert len(rows) + len(faults) >= bool(data.strip())
-    list(statements.metadata_faults(data, VERSION))
-    list(statements.wheel_faults(data))
-    list(statements.sbom_faults(data, VERSION, "0" * 64))
-    list(statements.sums_faults(data, WHEEL, "0" * 64))
-
-
-def test_a_failure_outweighs_what_was_not_checked() -> None:
-    report = Report()
-    assert report.verdict == "verified"
-    report.unchecked("a", "not asked for", "ask", asked=False)
-    assert report.exit_code == 0
-    report.unchecked("b", "no tool", "install one")
-    assert (report.exit_code, report.verdict) == (78, "incomplete")
-    report.conclude("c", ["one", "two", "three", "four"], "")
-    assert (report.exit_code, report.verdict) == (76, "failed")
-    assert report.checks[-1].text == "one; two; three; and 1 more"
