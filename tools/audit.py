@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tools import contents, licences, lock, osv, tree, workflows
+from tools import contents, licences, lock, osv, reproduce, tree, workflows
 from tools.epoch import source_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,6 +112,7 @@ class Audit:
             Check("tree, secrets", ours, lambda: self.tree("secret", "nothing looks like one")),
             Check("release, builds", of("flit-core"), self.build),
             Check("release, contents", ours, self.contents),
+            Check("release, built again", ours, self.rebuild),
             Check("release, wheel", of("check-wheel-contents"), self.wheel),
             Check("release, metadata", of("twine"), self.twine),
             Check("release, pyproject", of("validate-pyproject"), self.pyproject),
@@ -210,6 +211,15 @@ class Audit:
         return judged(
             contents.faults(self.dist, ROOT, source_epoch(ROOT)), "the package and nothing else, one time, RECORD"
         )
+
+    def rebuild(self) -> Result:
+        """The last commit, by the script that an outsider has, with the backend that pip fetches."""
+        bench = reproduce.Bench(ROOT, "HEAD", self.dist.parent)
+        built = bench.build(reproduce.matrix()[0][0])
+        done = command("", "packaging/rebuild.sh", "--ref", bench.commit, built.folder / "SHA256SUMS")
+        if done.faults and "exit code 78" in done.text:
+            return Result(done.faults[0], skipped=True)
+        return first(Result(f"packaging/rebuild.sh: the same bytes from commit {bench.commit[:12]}"), done)
 
     def archives(self) -> list[Path]:
         """The two files for the index; their absence is a fault of every check on them."""
