@@ -82,6 +82,12 @@ def test_a_new_store_has_the_promised_form(settings: Settings) -> None:
         assert stat.S_IMODE(os.stat(path).st_mode) & 0o077 == 0
 
 
+def test_a_small_cache_for_who_stays_in_memory(settings: Settings) -> None:
+    conn = open_writer(settings, cache_kib=256)
+    assert conn.execute("PRAGMA cache_size").fetchone() == (-256,)
+    conn.close()
+
+
 def test_durability_over_a_power_loss_syncs_each_commit(settings: Settings) -> None:
     settings.durability = "power-loss"
     conn = open_writer(settings)
