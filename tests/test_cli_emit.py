@@ -194,6 +194,7 @@ def test_the_quick_reading_is_argparses_reading(words: list[str]) -> None:
 def test_the_quick_reading_reads_the_usual_forms() -> None:
     assert verb.quick(["--source", "a", "--event-type=b", "--field", "x=1", "--json"]) is not None
     assert verb.quick(["--help"]) is None
+    assert verb.quick(["--format", "xml", "--format=json"]) is None  # argparse refuses the first one
 
 
 class TestLines:

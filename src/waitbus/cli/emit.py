@@ -90,9 +90,11 @@ def quick(words: list[str]) -> Args | None:
                 return None
         if name == "field":
             args.field.append(value)
+        elif name == "format" and value not in _FORMATS:
+            return None
         else:
             setattr(args, name, value)
-    return args if args.format is None or args.format in _FORMATS else None
+    return args
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
