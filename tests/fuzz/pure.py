@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.strategies import DrawFn
 
 from tests.fuzz.engine import Target
 from tests.fuzz.shapes import encoded, event_frames, json_values, predicates, spoilt, texts, ulids, values
@@ -24,11 +23,10 @@ def framed(body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-@st.composite
-def chunked(draw: DrawFn) -> list[bytes]:
-    stream = draw(spoilt(st.lists(encoded(values).map(framed), max_size=4).map(b"".join)))
-    cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=5)))
-    return [stream[begin:end] for begin, end in pairwise([0, *cuts, len(stream)])]
+streams_in_pieces = st.tuples(
+    spoilt(st.lists(encoded(values).map(framed), max_size=4).map(b"".join)),
+    st.lists(st.integers(0, 200), max_size=5).map(sorted),
+)
 
 
 def decode_all(chunks: list[bytes]) -> list[bytes]:
@@ -42,13 +40,16 @@ def decode_all(chunks: list[bytes]) -> list[bytes]:
     return bodies
 
 
-def check_wire(chunks: list[bytes]) -> None:
-    bodies = decode_all(chunks)
-    assert bodies == decode_all([b"".join(chunks)])
-    for body in bodies:
-        with contextlib.suppress(wire.WireError):
-            frame = wire.decode(body)
-            assert wire.decode(wire.encode(frame)[wire.HEADER_BYTES :]) == frame
+def check_wire(example: tuple[list[bytes], list[int]]) -> int:
+    variants, cuts = example
+    for stream in variants:
+        bodies = decode_all([stream[begin:end] for begin, end in pairwise([0, *cuts, max(200, len(stream))])])
+        assert bodies == decode_all([stream])
+        for body in bodies:
+            with contextlib.suppress(wire.WireError):
+                frame = wire.decode(body)
+                assert wire.decode(wire.encode(frame)[wire.HEADER_BYTES :]) == frame
+    return len(variants)
 
 
 # --- the first frame: a subscription, an answer, or the silent error; and a subscription can be used ------------------
@@ -68,18 +69,20 @@ first_frames = st.fixed_dictionaries(
 )
 
 
-def check_first_frame(example: tuple[bytes, dict[str, Any]]) -> None:
-    body, frame = example
-    try:
-        subscription = wire.parse_subscription(wire.decode(body))
-    except wire.Rejected as rejected:
-        wire.encode(rejected.frame)
-        return
-    except wire.WireError:
-        return
-    if subscription.predicate is not None:
-        subscription.predicate(frame)
-        agrees_with_index(subscription.predicate, frame)
+def check_first_frame(example: tuple[list[bytes], dict[str, Any]]) -> int:
+    variants, frame = example
+    for body in variants:
+        try:
+            subscription = wire.parse_subscription(wire.decode(body))
+        except wire.Rejected as rejected:
+            wire.encode(rejected.frame)
+            continue
+        except wire.WireError:
+            continue
+        if subscription.predicate is not None:
+            subscription.predicate(frame)
+            agrees_with_index(subscription.predicate, frame)
+    return len(variants)
 
 
 def agrees_with_index(predicate: Predicate, frame: dict[str, Any]) -> None:
@@ -188,42 +191,43 @@ hub_frames = (
         },
     )
 )
+ACK = wire.encode(wire.ack_frame(None))
 streams = st.tuples(
     st.none() | ulids,
-    st.lists(
-        spoilt(
-            st.lists(encoded(hub_frames).map(framed), max_size=4).map(
-                lambda frames: b"".join([wire.encode(wire.ack_frame(None)), *frames])
-            )
-        ),
-        max_size=3,
-    ),
+    spoilt(st.lists(encoded(hub_frames).map(framed), max_size=6).map(b"".join)),
+    st.integers(0, 400),
 )
 
 
-def check_stream(example: tuple[str | None, list[bytes]]) -> None:
-    since, connections = example
-    stream = Stream(Predicate.parse("n=1"), since)
+def check_stream(example: tuple[str | None, list[bytes], int]) -> int:
+    """Each variant comes over two connections, wherever the first one breaks."""
+    since, variants, cut = example
+    for data in variants:
+        try:
+            use_stream(Stream(Predicate.parse("n=1"), since), [ACK + data[:cut], ACK + data[cut:]])
+        except HubError as error:
+            one_line(error)
+    return len(variants)
+
+
+def use_stream(stream: Stream, connections: list[bytes]) -> None:
     now = 0.0
-    try:
-        for data in connections:
-            now += 10
-            stream.first_frame(now, int(now * 1e9))
-            for item in stream.feed(data, now):
-                if isinstance(item, Event):
-                    hash(item)
-                    json.dumps(item.as_frame())
-            stream.feed(b"", now)
-            assert not stream.connected
-            assert now <= stream.retry_at <= now + 1
-            wire.parse_subscription(wire.decode(stream.first_frame(now, int(now * 1e9))[wire.HEADER_BYTES :]))
-            stream.hang_up()
-    except HubError as error:
-        one_line(error)
+    for data in connections:
+        now += 10
+        stream.first_frame(now, int(now * 1e9))
+        for item in stream.feed(data, now):
+            if isinstance(item, Event):
+                hash(item)
+                json.dumps(item.as_frame())
+        stream.feed(b"", now)
+        assert not stream.connected
+        assert now <= stream.retry_at <= now + 1
+        wire.parse_subscription(wire.decode(stream.first_frame(now, int(now * 1e9))[wire.HEADER_BYTES :]))
+        stream.hang_up()
 
 
 TARGETS = [
-    Target("wire", "bytes in any pieces", chunked(), check_wire),
+    Target("wire", "bytes in any pieces", streams_in_pieces, check_wire),
     Target(
         "first-frame",
         "what a peer subscribes with",
