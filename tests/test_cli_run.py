@@ -40,6 +40,7 @@ def told(settings: Settings) -> list[dict[str, Any]]:
 def fields_of(cli: Cli, settings: Settings, *words: str, code: int | None = None) -> dict[str, Any]:
     """Run it; the fields of the event that says how it ended."""
     done = cli("run", *words)
+    assert "the bus was not told" not in done.stderr
     if code is not None:
         assert done.returncode == code
     fields: dict[str, Any] = told(settings)[-1]["fields"]
