@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -55,15 +56,18 @@ def judged(faults: Iterable[str], text: str) -> Result:
 
 def command(text: str, *arguments: str | Path, environ: dict[str, str] | None = None) -> Result:
     """Ok with the text when the command ends well; else red, with what it printed."""
-    done = subprocess.run(
-        [str(argument) for argument in arguments],
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "NO_COLOR": "1", **(environ or {})},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    try:
+        done = subprocess.run(
+            [str(argument) for argument in arguments],
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, "NO_COLOR": "1", **(environ or {})},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        return Result("could not be run", (str(error),))
     if done.returncode == 0:
         return Result(text)
     said = (done.stdout + done.stderr).strip().splitlines()
@@ -247,18 +251,33 @@ class Audit:
         return judged(faults(self.dist), f"CycloneDX 1.6, {len(paths)} beside the wheel and the one in it")
 
 
-def report(check: Check, result: Result, *, strict: bool) -> bool:
-    """Print a check's line, and its faults if it has any; whether it may pass."""
+def perform(check: Check) -> tuple[str, Result]:
+    """The tool's version and the result; a check that breaks is red, and the ones after it still run."""
+    try:
+        return check.version(), check.run()
+    except Exception as error:  # whatever it was, it is no pass
+        return "", Result("broke", (f"{type(error).__name__}: {error}",))
+
+
+def report(check: Check, version: str, result: Result, *, strict: bool) -> str:
+    """Print a check's line, and its faults if it has any; how it counts: passed, failed or skipped."""
     red = bool(result.faults) or (result.skipped and strict)
     word = "RED" if red else "skip" if result.skipped else "ok"
-    print(f"{word:<5} {check.name:<28} {check.version():<29} {result.text}", flush=True)
+    print(f"{word:<5} {check.name:<28} {version:<29} {result.text}", flush=True)
     for fault in result.faults:
         print(f"        {fault}", flush=True)
-    return not red
+    return "failed" if red else "skipped" if result.skipped else "passed"
+
+
+def run(checks: Iterable[Check], *, strict: bool) -> int:
+    """Run every check, whatever fails on the way, and close with the counts."""
+    ends = Counter(report(check, *perform(check), strict=strict) for check in checks)
+    print(f"{ends['passed']} passed, {ends['failed']} failed, {ends['skipped']} skipped")
+    return 1 if ends["failed"] or not ends["passed"] else 0
 
 
 def main() -> int:
-    """Run every check, whatever fails on the way."""
+    """The audit of the checkout that this file lies in."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--uv", required=True, help="the uv that keeps the lock")
     parser.add_argument("--strict", action="store_true", help="nothing may be skipped")
@@ -266,13 +285,7 @@ def main() -> int:
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory(prefix="waitbus-audit-") as folder:
         audit = Audit(str(Path(options.uv).resolve()), Path(folder) / "dist")
-        passed = [report(check, check.run(), strict=options.strict) for check in audit.checks()]
-    print(
-        f"{sum(passed)} of {len(passed)} checks passed or were skipped"
-        if all(passed)
-        else f"RED: {passed.count(False)} of {len(passed)} checks"
-    )
-    return 0 if all(passed) else 1
+        return run(audit.checks(), strict=options.strict)
 
 
 if __name__ == "__main__":
