@@ -248,9 +248,9 @@ def fuzz_live(*, seconds: float, seed: str) -> Outcome:
         backlog = (EventInsert(source="fuzz", event_type="past", summary="x" * 500) for _ in range(5000))
         emit_many(backlog, settings=bus.settings)
         hub = Hub(bus)
-        hub.start()
-        hub.await_ready()
         try:
+            hub.start()
+            hub.await_ready()
             count, note = assault(bus, hub, begin + seconds, seed)
             hub.stop()
         except (Failure, OSError) as error:

@@ -143,7 +143,6 @@ class Hub:
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self.started = 0
         self._child: Child | None = None
         self._ready = -1
 
@@ -154,7 +153,6 @@ class Hub:
         argv = ("waitbus", "serve", "hub", "--ready-fd", str(writer))
         self._child = Child("hub", self.bus, argv, {}, (writer,))
         self.bus.children.append(self._child)
-        self.started += 1
         os.close(writer)
         self._ready = reader
 
@@ -165,9 +163,13 @@ class Hub:
             raise Failure("the hub did not get ready")
         if os.read(self._ready, 64):
             return
-        if self._child.process.wait(PATIENCE) != 2:
-            raise self._child.ended()
-        self.await_other()
+        refused = self._child.ended()
+        if self._child.process.returncode != 2:
+            raise refused
+        try:
+            self.await_other()
+        except Failure:
+            raise refused from None
 
     def await_other(self) -> None:
         """Return when a hub that a client started listens."""
