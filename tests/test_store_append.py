@@ -107,6 +107,21 @@ def test_the_same_delivery_again_changes_nothing_and_gives_the_earlier_event(app
     assert rings == ["first"]
 
 
+def test_the_same_delivery_again_is_written_when_the_earlier_one_was_just_pruned(
+    appender: Appender, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = appender.append(message(delivery_id="a"))
+
+    def pruned(conn: sqlite3.Connection, delivery_id: str) -> None:
+        conn.execute("DELETE FROM events WHERE delivery_id = ?", (delivery_id,))
+
+    monkeypatch.setattr(append_module, "event_of_delivery", pruned)
+    again = appender.append(message(delivery_id="a"))
+    assert again.inserted
+    assert again.event.event_id != first.event.event_id
+    assert frames(settings) == [again.event.as_frame()]
+
+
 @pytest.mark.parametrize(
     ("event", "word"),
     [

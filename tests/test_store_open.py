@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from waitbus.event import NATURAL_FIELDS, EventInsert, WaitbusError, is_ulid
+from waitbus.event import NATURAL_FIELDS, EventInsert, WaitbusError
 from waitbus.settings import Settings, SettingsError, ensure_private_dir, load
 from waitbus.store import migrate
 from waitbus.store.append import Appender
@@ -477,11 +477,19 @@ def test_facts_of_what_a_foreign_program_wrote(settings: Settings) -> None:
     assert facts(conn, settings.db_path)["oldest_received_at"] is None
     assert counts(conn) == [{"source": "\ufffd", "event_type": "\0", "events": 1, "newest_received_at": None}]
     assert last_seq(conn) == 1
-    event_id = conn.execute("SELECT event_id FROM events").fetchone()[0]
-    assert is_ulid(event_id)
     conn.close()
     with pytest.raises(sqlite3.ProgrammingError):
         conn.execute("SELECT 1")
+
+
+def test_facts_of_a_store_that_fails(settings: Settings) -> None:
+    conn = open_writer(settings)
+    conn.execute("ALTER TABLE events RENAME TO gone")
+    with pytest.raises(StoreError, match="no such table"):
+        facts(conn, settings.db_path)
+    with pytest.raises(StoreError, match="no such table"):
+        counts(conn)
+    conn.close()
 
 
 def test_settings_of_the_environment_are_found_by_children(settings: Settings) -> None:

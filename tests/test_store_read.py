@@ -23,6 +23,7 @@ from waitbus.event import (
     encode_ulid,
     is_ulid,
     ulid_at,
+    ulid_ms,
 )
 from waitbus.settings import Settings
 from waitbus.store import read
@@ -97,19 +98,27 @@ def test_a_row_of_0_2_0s_columns_is_heard(conn: sqlite3.Connection) -> None:
 @pytest.mark.parametrize(
     "event_id", [None, "", "short", b"01ARZ3NDEKTSV4RRFFQ69G5FAV", 5, "01arz3ndektsv4rrffq69g5fav", "U" * 26, "é" * 26]
 )
-def test_a_row_without_a_ulid_gets_one(conn: sqlite3.Connection, event_id: object) -> None:
-    before = ulid_at_now(conn)
-    insert(conn, event_id=event_id)
-    stored = conn.execute("SELECT event_id FROM events").fetchone()[0]
-    assert is_ulid(stored)
-    assert before <= stored < ulid_at(1 << 62)
-    assert read.read_after(conn, 0, 1)[0][1]["event_id"] == stored
-    assert read.seq_of(conn, stored) == 1
+def test_a_row_without_a_ulid_is_read_with_one_of_its_own(conn: sqlite3.Connection, event_id: object) -> None:
+    insert(conn, delivery_id="first")
+    insert(conn, event_id=event_id, received_at=1_763_337_600_123_456_789)
+    ((seq, frame),) = read.read_after(conn, 1, 1)
+    found = frame["event_id"]
+    assert is_ulid(found)
+    assert ulid_ms(found) == 1_763_337_600_123
+    assert read.read_after(conn, 1, 1)[0][1]["event_id"] == found
+    assert read.seq_of(conn, found) == seq
+    assert read.cursor_of(conn, found) == seq
+    event = read.event_with_payload(conn, found)
+    assert event is not None
+    assert event.event_id == found
+    assert read.seq_of(conn, read.derived_id(1_763_337_600_123_456_789, seq + 1)) is None
 
 
-def ulid_at_now(conn: sqlite3.Connection) -> str:
-    seconds = conn.execute("SELECT CAST(strftime('%s', 'now') AS INTEGER)").fetchone()[0]
-    return ulid_at(seconds * 1_000_000_000)
+def test_a_point_in_time_is_found_among_rows_without_ids(conn: sqlite3.Connection) -> None:
+    for second in range(10):
+        insert(conn, delivery_id=str(second), received_at=second * 1_000_000_000)
+    assert read.cursor_of(conn, ulid_at(4_500_000_000)) == 5
+    assert read.cursor_of(conn, ulid_at(20_000_000_000)) == 10
 
 
 def test_a_ulid_that_is_given_is_kept_and_those_made_differ(conn: sqlite3.Connection) -> None:
@@ -166,9 +175,7 @@ def test_whatever_a_row_holds_it_gives_a_frame(conn: sqlite3.Connection, columns
         for _, frame in found:
             check_frame(frame)
         assert found[0][1]["fields"]["path"] == "/p"
-        stored = conn.execute("SELECT event_id FROM events WHERE seq = ?", (first + 1,)).fetchone()[0]
-        assert found[1][1]["event_id"] == stored
-        event = read.event_with_payload(conn, stored)
+        event = read.event_with_payload(conn, found[1][1]["event_id"])
         assert event is not None
         assert event.as_frame() == found[1][1]
         conn.execute("SELECT sum(length(path)), sum(length(argv)), sum(exit_code) FROM events").fetchone()
@@ -196,13 +203,13 @@ def test_how_what_is_ill_typed_is_shown(conn: sqlite3.Connection, column: str, s
     assert frame["fields"].get(column) == shown
 
 
-def test_fields_json_never_hides_a_column_and_may_fill_a_missing_one(conn: sqlite3.Connection) -> None:
+def test_fields_json_never_stands_for_a_column(conn: sqlite3.Connection) -> None:
     insert(conn, status="real", fields_json='{"status": "fake", "source": "fake", "conclusion": "fake", "run_id": 7}')
     ((_, frame),) = read.read_after(conn, 0, 1)
     assert frame["fields"]["status"] == "real"
     assert frame["fields"]["source"] == "s"
     assert frame["fields"]["conclusion"] is None
-    assert frame["fields"]["run_id"] == 7
+    assert "run_id" not in frame["fields"]
 
 
 def test_generated_columns_survive_what_is_no_json(conn: sqlite3.Connection) -> None:

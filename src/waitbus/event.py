@@ -149,12 +149,17 @@ def ulid_at(unix_ns: int) -> str:
     return encode_ulid(max(0, unix_ns // 1_000_000) << _ENTROPY_BITS)
 
 
-def ulid_ms(ulid: str) -> int:
-    """Milliseconds since the epoch that a well-formed ULID carries."""
+def decode_ulid(ulid: str) -> int:
+    """The number that a well-formed ULID, or the first characters of one, stands for."""
     value = 0
-    for char in ulid[:10]:
+    for char in ulid:
         value = value << 5 | CROCKFORD.index(char)
     return value
+
+
+def ulid_ms(ulid: str) -> int:
+    """Milliseconds since the epoch that a well-formed ULID carries."""
+    return decode_ulid(ulid[:10])
 
 
 class UlidFactory:

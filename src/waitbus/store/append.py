@@ -88,12 +88,15 @@ class Appender:
             conn = self._enter()
             try:
                 written = self._insert(conn, row, waiting)
-                if written.rowcount != 1:
-                    return EmitResult(False, event_of_delivery(conn, row[1][1]))
+                earlier = None if written.rowcount == 1 else event_of_delivery(conn, row[1][1])
             except (sqlite3.Error, ValueError, OverflowError) as error:
                 raise self._failure(error) from error
             finally:
                 self._leave(conn)
+        if earlier is not None:
+            return EmitResult(False, earlier)
+        if written.rowcount != 1:  # the earlier one was pruned just now
+            return self.append(event, after_commit=after_commit)
         if after_commit is not None:
             after_commit()
         self._settle()

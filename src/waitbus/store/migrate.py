@@ -16,7 +16,7 @@ from waitbus.store.errors import StoreError, is_busy
 APPLICATION_ID = 0x77624253
 # (sequence number, slug, sha256 of NUMBER_SLUG.sql)
 MIGRATIONS: tuple[tuple[int, str, str], ...] = (
-    (1, "events", "68980863c126815915e47a5a7ac1d5db62559a6d2214cefc63c729fde059bbc1"),
+    (1, "events", "a755a4b8be01e6f47b994fe70d1fc7725f02975659548b3008c975bcf44279c0"),
 )
 VERSION = len(MIGRATIONS)
 # Every commit writes some four pages to the log. With pages of half SQLite's own 4,096 bytes busy writers write a
@@ -30,6 +30,17 @@ def check(conn: sqlite3.Connection, path: str) -> int:
 
     0 stands for a file with nothing in it. Raises `StoreError` for a newer schema, 0.2.0's, or another program's.
     """
+    if conn.in_transaction:
+        return _check(conn, path)
+    conn.execute("BEGIN")  # all of one moment: another process may be migrating
+    try:
+        return _check(conn, path)
+    finally:
+        if conn.in_transaction:  # a damaged file may have ended it
+            conn.execute("ROLLBACK")
+
+
+def _check(conn: sqlite3.Connection, path: str) -> int:
     version: int = conn.execute("PRAGMA user_version").fetchone()[0]
     owner: int = conn.execute("PRAGMA application_id").fetchone()[0]
     if owner != APPLICATION_ID:

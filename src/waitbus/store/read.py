@@ -12,10 +12,12 @@ import sqlite3
 from waitbus.event import (
     FIELD_COLUMNS,
     Event,
+    decode_ulid,
     default_summary,
     encode_ulid,
     from_json,
     is_ulid,
+    ulid_ms,
 )
 from waitbus.store.errors import explain
 
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
     from waitbus.store.prefilter import Condition
 
+# A derived id has the row's time, no chance in the first 17 of its 80 random bits, and the `seq` in the other 63.
+_ENTROPY_BITS = 80
+_MAX_SEQ = (1 << 63) - 1
+_TIME_CHARS = 10
+_NO_CHANCE = "000"
 # What a row is read as, in this order; `_frame` unpacks it.
 _HEAD = ("seq", "event_id", "event_type", "owner", "repo", "received_at", "delivery_id", "summary", "fields_json")
 _ALWAYS = ("source", "ingest_method", "status", "conclusion")
@@ -99,7 +106,7 @@ def _frame(row: tuple[Any, ...]) -> dict[str, Any]:
         present = _signatures[signature]
     except KeyError:
         present = _learn(signature)
-    if present is None:
+    if present is None or not is_ulid(row[1]):
         row = _mend(row)
         present = _learn(tuple(map(type, row))) or ()
     (_, event_id, event_type, owner, repo, received_at, delivery_id, summary, natural, source, method, status, end) = (
@@ -118,7 +125,7 @@ def _frame(row: tuple[Any, ...]) -> dict[str, Any]:
         fields[name] = row[index]
     if natural is not None:
         for name, value in _natural(natural).items():
-            if name not in fields:
+            if name not in fields and type(value) is FIELD_COLUMNS.get(name, type(value)):
                 fields[name] = value
     return {
         "event_id": event_id,
@@ -157,9 +164,14 @@ def _mend(row: tuple[Any, ...]) -> tuple[Any, ...]:
         else:
             number = _as_int(value)
             mended.append(number if number is not None or name != "received_at" else 0)
-    if not is_ulid(mended[1]):
-        mended[1] = encode_ulid((max(0, mended[5]) // 1_000_000 << 80 | row[0]) & (1 << 128) - 1)
+    if type(row[1]) is not str or not is_ulid(mended[1]):
+        mended[1] = derived_id(mended[5], row[0])
     return tuple(mended)
+
+
+def derived_id(received_at: int, seq: int) -> str:
+    """The ULID of a row whose writer gave none: of its time and its place, so that every reader says the same."""
+    return encode_ulid((max(0, received_at) // 1_000_000 << _ENTROPY_BITS | seq) & (1 << 128) - 1)
 
 
 def as_text(value: object) -> str:
@@ -190,8 +202,13 @@ def last_seq(conn: sqlite3.Connection) -> int:
 
 
 def seq_of(conn: sqlite3.Connection, event_id: str) -> int | None:
-    """The `seq` of the event with this id."""
-    return _number(conn, "SELECT seq FROM events WHERE event_id = ?", event_id)
+    """The `seq` of the event with this id, stored or derived."""
+    seq = _number(conn, "SELECT seq FROM events WHERE event_id = ?", event_id)
+    if seq is None and is_ulid(event_id) and event_id.startswith(_NO_CHANCE, _TIME_CHARS):
+        derived = decode_ulid(event_id) & _MAX_SEQ
+        rows = _rows(conn, _SELECT + " WHERE seq = ?", (derived,))
+        seq = derived if rows and _frame(rows[0])["event_id"] == event_id else None
+    return seq
 
 
 def _number(conn: sqlite3.Connection, query: str, *values: object) -> int | None:
@@ -212,8 +229,11 @@ def cursor_of(conn: sqlite3.Connection, since: str) -> int:
     if known is not None:
         return known
     nearest = _number(conn, "SELECT seq FROM events WHERE event_id > ? ORDER BY event_id LIMIT 1", since)
-    if nearest is None:
-        return last_seq(conn)
+    # Rows without an id stand together in its index.
+    nameless = "SELECT min(seq) FROM events WHERE event_id IS NULL AND received_at >= ?"
+    unnamed = _number(conn, nameless, min(ulid_ms(since) * 1_000_000, _MAX_SEQ))
+    if nearest is None or unnamed is not None:
+        nearest = min(seq for seq in (nearest, unnamed, last_seq(conn) + 1) if seq is not None)
     # Ids of different processes may stand in another order than their commits: look for an earlier one, by
     # whichever index has less to walk (`+` keeps a column out of the choice of index).
     first = _number(conn, "SELECT seq FROM events ORDER BY seq LIMIT 1") or 0
@@ -233,18 +253,16 @@ def event_id_at(conn: sqlite3.Connection, seq: int) -> str | None:
 
 def event_with_payload(conn: sqlite3.Connection, event_id: str) -> Event | None:
     """One event with its `payload_json`; None when there is none of this id."""
-    return _one(conn, "event_id", event_id)
+    seq = seq_of(conn, event_id)
+    return None if seq is None else _one(conn, "seq", seq)
 
 
-def event_of_delivery(conn: sqlite3.Connection, delivery_id: str) -> Event:
-    """The event stored under a `delivery_id` that is known to be there."""
-    found = _one(conn, "delivery_id", delivery_id)
-    if found is None:  # pruned between the insert that met it and this look
-        raise LookupError(delivery_id)
-    return found
+def event_of_delivery(conn: sqlite3.Connection, delivery_id: str) -> Event | None:
+    """The event stored under a producer's own key."""
+    return _one(conn, "delivery_id", delivery_id)
 
 
-def _one(conn: sqlite3.Connection, column: str, value: str) -> Event | None:
+def _one(conn: sqlite3.Connection, column: str, value: str | int) -> Event | None:
     query = "SELECT {}, payload_json FROM events WHERE {} = ?"
     rows = _rows(conn, query.format(", ".join(_NAMES), column), (value,))
     if not rows:

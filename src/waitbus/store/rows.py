@@ -1,8 +1,7 @@
 """From an `EventInsert` to an SQL statement and its values. No I/O, but the clock for `received_at`.
 
 A statement names only the columns that are set: to bind a null costs as much as to bind a value, and an event
-leaves most of its columns empty. In a batch one statement takes `GROUP` rows, since each costs a savepoint, because of
-the trigger. Both together halve the price.
+leaves most of its columns empty. In a batch one statement takes `GROUP` rows. Both together halve the price.
 """
 
 from __future__ import annotations
