@@ -125,7 +125,7 @@ def _frame(row: tuple[Any, ...]) -> dict[str, Any]:
         fields[name] = row[index]
     if natural is not None:
         for name, value in _natural(natural).items():
-            if name not in fields and type(value) is FIELD_COLUMNS.get(name, type(value)):
+            if name not in fields and name not in FIELD_COLUMNS:  # what has a column is what the column says
                 fields[name] = value
     return {
         "event_id": event_id,
