@@ -78,7 +78,7 @@ reproduce: venv ## build the last commit in many ways and print the hashes, whic
 
 verify-release: venv ## check a published file, then build it again from its tag (FILE=... SUMS=SHA256SUMS REF=v0.3.0)
 	@test -n '$(FILE)' || { echo 'name the file: make verify-release FILE=waitbus-0.3.0-py3-none-any.whl' >&2; exit 2; }
-	@$(BIN)/waitbus verify-release '$(FILE)' $(if $(SUMS),--sums '$(SUMS)'); looked=$$?; \
+	@$(BIN)/waitbus verify-release '$(FILE)' $(if $(SUMS),--sums '$(SUMS)') $(FLAGS); looked=$$?; \
 		PYTHON='$(PYTHON)' packaging/rebuild.sh $(if $(REF),--ref '$(REF)') '$(FILE)'; rebuilt=$$?; \
 		test $$looked -eq 0 && test $$rebuilt -eq 0
 

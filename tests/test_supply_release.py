@@ -297,8 +297,12 @@ def test_the_time_comes_from_the_caller_then_git_then_the_sdist_then_the_files(
         when = {"GIT_COMMITTER_DATE": "@7 +0000", "GIT_AUTHOR_DATE": "@8 +0000"}
         subprocess.run([*git, *command], cwd=tmp_path, check=True, env={**os.environ, **when})
     assert source_epoch(tmp_path) == 7
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git there
+    assert source_epoch(tmp_path) == 6
+    with pytest.raises(LookupError, match="SOURCE_DATE_EPOCH"):
+        source_epoch(tmp_path, strict=True)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "9")
-    assert source_epoch(tmp_path) == 9
+    assert source_epoch(tmp_path, strict=True) == 9
 
 
 @pytest.fixture(scope="module")

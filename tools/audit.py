@@ -213,7 +213,8 @@ class Audit:
 
     def contents(self) -> Result:
         return judged(
-            contents.faults(self.dist, ROOT, source_epoch(ROOT)), "the package and nothing else, one time, RECORD"
+            contents.faults(self.dist, ROOT, source_epoch(ROOT, strict=True)),
+            "the package and nothing else, one time, RECORD",
         )
 
     def rebuild(self) -> Result:

@@ -35,7 +35,7 @@ def write_sums(paths: list[Path]) -> Path:
 def build(folder: Path) -> list[Path]:
     """Build into the folder; return the sdist, the wheel and what lies beside them."""
     folder.mkdir(parents=True, exist_ok=True)
-    epoch = source_epoch(Path())
+    epoch = source_epoch(Path(), strict=True)
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     paths = [folder / backend.build_sdist(str(folder)), folder / backend.build_wheel(str(folder))]
     if LOCK.exists():

@@ -21,15 +21,18 @@ def commit_time(root: Path) -> int | None:
         return None
 
 
-def source_epoch(root: Path) -> int:
+def source_epoch(root: Path, *, strict: bool = False) -> int:
     """The time all files get: what the caller says, else the commit's, from git, an sdist or a tag's archive.
 
-    A tag's archive has it only as the time of its files.
+    A tag's archive has it only as the time of its files. Someone who installs a checkout that git will not speak about
+    (another user's, for one) gets that, too; with `strict`, as a release wants it, this is a LookupError.
     """
     if (given := os.environ.get("SOURCE_DATE_EPOCH")) is not None:
         return int(given)
     if (committed := commit_time(root)) is not None:
         return committed
+    if strict and (root / ".git").exists():
+        raise LookupError("git does not say when this commit was made: run as its owner, or set SOURCE_DATE_EPOCH")
     if (carried := root / CARRIED).exists():
         return int(carried.read_text(encoding="ascii"))
     return int((root / "pyproject.toml").stat().st_mtime)
