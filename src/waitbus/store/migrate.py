@@ -30,13 +30,13 @@ def check(conn: sqlite3.Connection, path: str) -> int:
 
     0 stands for a file with nothing in it. Raises `StoreError` for a newer schema, 0.2.0's, or another program's.
     """
-    if conn.in_transaction:
-        return _check(conn, path)
-    conn.execute("BEGIN")  # all of one moment: another process may be migrating
+    ours = not conn.in_transaction
+    if ours:
+        conn.execute("BEGIN")  # all of one moment: another process may be migrating
     try:
         return _check(conn, path)
     finally:
-        if conn.in_transaction:  # a damaged file may have ended it
+        if ours and conn.in_transaction:  # a damaged file may have ended it
             conn.execute("ROLLBACK")
 
 
