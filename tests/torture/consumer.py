@@ -72,11 +72,11 @@ def filtered(log: Log) -> None:
 
 
 def aio(log: Log) -> None:
-    """Asyncio; some of its waits are cancelled, and the next one goes on."""
+    """Asyncio, from now on; some of its waits are cancelled, and the next one goes on."""
     chance = random.Random(0)
 
     async def consume() -> None:
-        async with asubscribe(since="start", autostart=False) as events:
+        async with asubscribe(autostart=False) as events:
             ready()
             while True:
                 patience = chance.choice([None, None, None, 0.0005, 0.002, 0.02])
