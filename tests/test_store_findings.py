@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from waitbus.event import EventInsert
+from waitbus.event import ULID_MIN, EventInsert
 from waitbus.predicate import Predicate
 from waitbus.settings import Settings
 from waitbus.store.append import Appender
 from waitbus.store.open import open_writer
 from waitbus.store.prefilter import condition_of
-from waitbus.store.read import read_after
+from waitbus.store.read import cursor_of, read_after
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,14 @@ def insert(store: sqlite3.Connection, name: bytes) -> None:
         " workflow_name) VALUES ('d', 's', 't', 'o', 'r', 5, '{}', 'm', CAST(? AS TEXT))",
         (name,),
     )
+
+
+@pytest.mark.parametrize("event_id", [None, "", "0", "00000000-0000-4000-8000-000000000000", "zzz", 0, b"\xff"])
+def test_from_the_start_is_everything_whatever_ids_a_foreign_program_gave(settings: Settings, event_id: object) -> None:
+    with contextlib.closing(open_writer(settings)) as store:
+        insert(store, b"name")
+        store.execute("UPDATE events SET event_id = ?", (event_id,))
+        Appender(settings).append(EventInsert(source="s", event_type="t"))
+        assert cursor_of(store, ULID_MIN) == 0
+        (first, _), (second, _) = read_after(store, 0, 9)
+        assert (first, second) == (1, 2)

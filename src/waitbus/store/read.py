@@ -11,6 +11,7 @@ import sqlite3
 
 from waitbus.event import (
     FIELD_COLUMNS,
+    ULID_MIN,
     Event,
     decode_ulid,
     default_summary,
@@ -228,6 +229,8 @@ def cursor_of(conn: sqlite3.Connection, since: str) -> int:
     known = seq_of(conn, since)
     if known is not None:
         return known
+    if since == ULID_MIN:
+        return 0  # from the start: also what a foreign program gave an id of its own making
     nearest = _number(conn, "SELECT seq FROM events WHERE event_id > ? ORDER BY event_id LIMIT 1", since)
     # Rows without an id stand together in its index.
     nameless = "SELECT min(seq) FROM events WHERE event_id IS NULL AND received_at >= ?"
