@@ -46,12 +46,18 @@ def fuzz(target: Target, *, seconds: float, examples: int | None, base_seed: str
     """Examples until the time is over or, with `examples`, until there were so many; at the first defect, stop."""
     count = rounds = 0
     begin = time.monotonic()
+    failed = False  # then examples are tried to the end, for the smallest that fails
 
     def counted(example: Any) -> None:
-        nonlocal count
-        if time.monotonic() - begin < seconds or examples is not None:
-            count += 1
+        nonlocal count, failed
+        if not (failed or examples is not None or time.monotonic() - begin < seconds):
+            return
+        count += 1
+        try:
             count += (target.check(example) or 1) - 1
+        except BaseException:
+            failed = True
+            raise
 
     while (count < examples) if examples is not None else (time.monotonic() - begin < seconds):
         size = min(ROUND, examples - count) if examples is not None else ROUND

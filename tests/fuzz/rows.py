@@ -33,7 +33,8 @@ FIRST = wire.encode(wire.ack_frame(None))
 
 @cache
 def place() -> str:
-    path = tempfile.mkdtemp(prefix="wb-", dir="/tmp")
+    memory = "/dev/shm"  # stores are made and thrown away: none has to reach a disk
+    path = tempfile.mkdtemp(prefix="wb-", dir=memory if os.access(memory, os.W_OK) else None)
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 
