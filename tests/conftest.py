@@ -16,12 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from waitbus import settings as settings_module
 from waitbus.settings import Settings
 
 PATIENCE = 20.0  # seconds a test waits for something that should come at once; reaching it is a failure
 ROOT = Path(__file__).parent.parent
+
+# The suite is the same every time and says nothing of a machine's speed; `make fuzz` is where new examples are sought.
+hypothesis_settings.register_profile(
+    "suite", derandomize=True, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("suite")
 
 
 @pytest.fixture

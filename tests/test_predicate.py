@@ -27,6 +27,7 @@ scalars = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.sampled_fro
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("xy01"), inner, max_size=3),
+    max_leaves=6,
 )
 keys = st.sampled_from(["a", "b", "fields.a", "fields.a.x", "fields.a.0", "fields.b.1", "event_type", "summary"])
 operators = st.sampled_from([("=", "eq"), ("!=", "ne")])

@@ -17,7 +17,8 @@ from waitbus.predicate import Predicate
 VECTORS = [json.loads(line) for line in (Path(__file__).parent / "vectors/wire-v1.jsonl").read_text().splitlines()]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda v: st.lists(v) | st.dictionaries(st.text(), v),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
 )
 
 
