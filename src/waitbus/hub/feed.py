@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PRUNE_EVERY_SEC = 60.0
 PRUNE_STEP_PAUSE_SEC = 0.05
+_CACHE_KIB = 256  # a reader that goes forward needs little, and what a long replay filled is never given back
 
 
 class Feed:
@@ -38,7 +39,7 @@ class Feed:
         self._log = log
         self._said = ""
         self._behind = False  # whether the last look for live failed: there may be more than we know
-        self._connection = open_writer(settings)
+        self._connection = open_writer(settings, cache_kib=_CACHE_KIB)
         import_v020(settings)
         self._identity = self._file_identity()
         self.cursor = read.last_seq(self._connection)
@@ -160,7 +161,7 @@ class Feed:
     def _reopen(self) -> None:
         """Somebody moved or deleted the file: producers write to a new one, and that is the truth now."""
         self._log(f"{self._settings.db_path} was replaced: reading the new file from its start")
-        fresh = open_writer(self._settings)
+        fresh = open_writer(self._settings, cache_kib=_CACHE_KIB)
         self._connection.close()
         self._connection = fresh
         self._identity = self._file_identity()
