@@ -236,6 +236,7 @@ class TestStatus:
     def test_a_store_that_is_none(self, say: Say, settings: Settings) -> None:
         os.mkdir(settings.state_dir, mode=0o700)
         Path(settings.db_path).write_text("this is no database, and long enough to be looked at as one" * 100)
+        os.chmod(settings.db_path, 0o600)
         code, found = self.state(say)
         assert code == 1
         assert settings.db_path in found["store"]["problem"]

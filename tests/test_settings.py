@@ -330,4 +330,4 @@ import waitbus.store.append
 print(*(set(sys.modules) - before))
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert {name for name in done.stdout.split() if not name.startswith("waitbus")} <= {"__future__"}
+    assert {name for name in done.stdout.split() if not name.startswith("waitbus")} <= {"__future__", "math"}

@@ -34,6 +34,9 @@ main_only = pytest.mark.skipif(
 )
 
 
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git: a release is made of what is tracked")
+
+
 def clean_environment() -> dict[str, str]:
     """Ours without what coverage adds to child processes."""
     return {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}

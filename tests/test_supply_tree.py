@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RANDOM = base64.b64encode(hashlib.sha512(b"waitbus").digest()).decode()  # looks like chance, and is not
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git: only what is tracked counts")
 def test_this_tree_is_clean() -> None:
     assert tree.faults(ROOT) == {"shape": [], "deception": [], "secret": []}
     assert len(tree.tracked(ROOT)) > 50
