@@ -245,7 +245,8 @@ def check_import(rows: list[dict[str, Any]]) -> None:
     shutil.rmtree(settings.state_dir, ignore_errors=True)
     os.makedirs(settings.state_dir, mode=0o700)
     path = os.path.join(settings.state_dir, "github.db")
-    both = "SELECT CAST(delivery_id AS BLOB), CAST(event_id AS BLOB) FROM events ORDER BY seq"
+    # Text and blob of the same bytes are two keys to SQLite.
+    both = "SELECT typeof(delivery_id) || hex(delivery_id), CAST(event_id AS BLOB) FROM events ORDER BY seq"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
         old.execute(OLD_SCHEMA)
         old.execute(OLD_IDS)
