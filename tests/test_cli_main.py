@@ -197,7 +197,8 @@ class TestStartUp:
 
     @pytest.mark.parametrize("verb", ["tail", "wait"])
     def test_a_verb_that_waits_does_without_the_store(self, verb: str, hub: object, settings: Settings) -> None:
-        floor = "import argparse, json, socket, sys; print(*sys.modules)"  # what argparse brings is Python's to say
+        # What argparse brings is Python's to say.
+        floor = "import argparse, json, socket, sys; argparse.ArgumentParser().add_argument('x'); print(*sys.modules)"
         brought = subprocess.run([sys.executable, "-I", "-S", "-c", floor], capture_output=True, text=True, check=True)
         loaded = loaded_by(verb, "--timeout", "0") - set(brought.stdout.split())
         assert loaded & (HEAVY | {"sqlite3", "locale"}) == set()

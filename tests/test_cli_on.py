@@ -411,7 +411,8 @@ class TestSignals:
 def test_nothing_heavy_is_brought_along(hub: HubProcess, settings: Settings) -> None:
     tell()
     script = (
-        "import sys, argparse, json, socket; floor = set(sys.modules)\n"  # what argparse brings is Python's to say
+        # What argparse brings is Python's to say.
+        "import sys, argparse, json, socket; argparse.ArgumentParser().add_argument('x'); floor = set(sys.modules)\n"
         "from waitbus.cli.main import main\n"
         "code = main(['on', '--since', 'start', '--', 'true'])\n"
         "heavy = {'sqlite3', 'asyncio', 'typing', 'dataclasses', 'subprocess', 'logging', 'pathlib', 'tempfile'}\n"

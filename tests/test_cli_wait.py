@@ -353,7 +353,8 @@ def test_on_a_terminal_it_says_how_it_ended(hub: HubProcess, cli: Cli) -> None:
 def test_waiting_brings_no_more_than_it_needs(hub: HubProcess, settings: Settings) -> None:
     """Memory while it waits is a budget; the modules are what it goes for."""
     script = (
-        "import sys, argparse, json, socket; floor = set(sys.modules)\n"  # what the floor of benchmarks/idle.py has
+        # What argparse brings is Python's to say.
+        "import sys, argparse, json, socket; argparse.ArgumentParser().add_argument('x'); floor = set(sys.modules)\n"
         "from waitbus.cli.main import main\n"
         "code = main(['wait', '--match', 'n=1', '--sha', '0123456', '--timeout', '0'])\n"
         "heavy = {'sqlite3', 'asyncio', 'typing', 'dataclasses', 'subprocess', 'logging', 'pathlib', 'tomllib',\n"
