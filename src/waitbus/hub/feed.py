@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PRUNE_EVERY_SEC = 60.0
 PRUNE_STEP_PAUSE_SEC = 0.05
+_LOOKS_A_STAT = 5  # how many looks at the version for one at whether the file is still the same
 _CACHE_KIB = 256  # a reader that goes forward needs little, and what a long replay filled is never given back
 
 
@@ -43,7 +44,9 @@ class Feed:
         import_v020(settings)
         self._identity = self._file_identity()
         self.cursor = read.last_seq(self._connection)
+        self._version_of = self._connection.cursor()  # one for all looks: it is all that an idle hub does
         self._version = read.data_version(self._connection)
+        self._looks = 0
         self._prune_start = 0
         self._pruner: sqlite3.Connection | None = None
         self._prune_timer: asyncio.TimerHandle | None = None
@@ -96,11 +99,11 @@ class Feed:
 
     def changed(self) -> bool:
         """Whether there may be something to read: a commit since the last call, a read that failed, or another file."""
+        self._looks += 1
         try:
-            if self._file_identity() != self._identity:
-                self._reopen()
+            if self._looks % _LOOKS_A_STAT == 0 and self._reopen_if_replaced():
                 return True
-            version = read.data_version(self._connection)
+            version = self._version_of.execute("PRAGMA data_version").fetchone()[0]
         except (sqlite3.Error, WaitbusError) as error:
             self._complain(error)
             return False
@@ -109,7 +112,10 @@ class Feed:
 
     def skip(self) -> None:
         """Put the cursor at the newest row, of whatever file is there now."""
-        self.changed()
+        try:
+            self._reopen_if_replaced()
+        except (sqlite3.Error, WaitbusError) as error:
+            self._complain(error)
         self.cursor = self.newest_seq()
 
     def maintain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -158,15 +164,19 @@ class Feed:
             return None
         return status.st_dev, status.st_ino
 
-    def _reopen(self) -> None:
-        """Somebody moved or deleted the file: producers write to a new one, and that is the truth now."""
+    def _reopen_if_replaced(self) -> bool:
+        """Where somebody moved or deleted the file, producers write to a new one, and that is the truth now."""
+        if self._file_identity() == self._identity:
+            return False
         self._log(f"{self._settings.db_path} was replaced: reading the new file from its start")
         fresh = open_writer(self._settings, cache_kib=_CACHE_KIB)
         self._connection.close()
         self._connection = fresh
         self._identity = self._file_identity()
+        self._version_of = fresh.cursor()
         self._version = read.data_version(fresh)
         self.cursor = 0
+        return True
 
     def _complain(self, error: Exception) -> None:
         """Log a trouble once, not once a second."""
