@@ -24,7 +24,7 @@ from waitbus import wire
 from waitbus.client.emit import emit
 from waitbus.client.subscribe import subscribe
 from waitbus.event import ULID_MIN, EventInsert, WaitbusError
-from waitbus.hub import server
+from waitbus.hub import server, sweep
 from waitbus.hub.doorbell import Doorbell
 from waitbus.settings import Settings
 from waitbus.store import read
@@ -221,7 +221,7 @@ def test_a_predicate_that_cannot_be_read_names_the_right_form(
 def test_a_read_that_fails_is_tried_again_although_nobody_rings(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SWEEP_SEC", 0.02)
+    monkeypatch.setattr(sweep, "SWEEP_SEC", 0.02)
     failed: list[bool] = []
 
     def fails_thrice(*args: Any, **options: Any) -> list[Any]:

@@ -1,6 +1,6 @@
 """A blocking `waitbus.subscribe` that writes down every delivery_id it is given, in order.
 
-usage: count.py N FILE
+usage: count.py N FILE [SINCE]
 Says ``up`` when subscribed. After N events that are no warm-up, prints the monotonic seconds of the first and the last.
 """
 
@@ -17,7 +17,7 @@ def main() -> None:
     count = int(sys.argv[1])
     seen: list[str] = []
     first = 0.0
-    with subscribe() as events:
+    with subscribe(since=sys.argv[3] if len(sys.argv) > 3 else None) as events:
         print("up", flush=True)
         for event in events:
             if event.delivery_id.startswith("warm-"):

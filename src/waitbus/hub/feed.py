@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PRUNE_EVERY_SEC = 60.0
 PRUNE_STEP_PAUSE_SEC = 0.05
-_LOOKS_A_STAT = 5  # how many looks at the version for one at whether the file is still the same
 _CACHE_KIB = 256  # a reader that goes forward needs little, and what a long replay filled is never given back
 
 
@@ -44,9 +43,7 @@ class Feed:
         import_v020(settings)
         self._identity = self._file_identity()
         self.cursor = read.last_seq(self._connection)
-        self._version_of = self._connection.cursor()  # one for all looks: it is all that an idle hub does
         self._version = read.data_version(self._connection)
-        self._looks = 0
         self._prune_start = 0
         self._pruner: sqlite3.Connection | None = None
         self._prune_timer: asyncio.TimerHandle | None = None
@@ -99,11 +96,10 @@ class Feed:
 
     def changed(self) -> bool:
         """Whether there may be something to read: a commit since the last call, a read that failed, or another file."""
-        self._looks += 1
         try:
-            if self._looks % _LOOKS_A_STAT == 0 and self._reopen_if_replaced():
+            if self._reopen_if_replaced():
                 return True
-            version = self._version_of.execute("PRAGMA data_version").fetchone()[0]
+            version = read.data_version(self._connection)
         except (sqlite3.Error, WaitbusError) as error:
             self._complain(error)
             return False
@@ -173,7 +169,6 @@ class Feed:
         self._connection.close()
         self._connection = fresh
         self._identity = self._file_identity()
-        self._version_of = fresh.cursor()
         self._version = read.data_version(fresh)
         self.cursor = 0
         return True

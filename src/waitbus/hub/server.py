@@ -25,6 +25,7 @@ from waitbus.hub.fanout import Fanout, wants
 from waitbus.hub.feed import PRUNE_EVERY_SEC, Feed
 from waitbus.hub.listen import HubLock, Listeners
 from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
+from waitbus.hub.sweep import Sweep
 from waitbus.settings import ensure_private_dir
 from waitbus.store.prefilter import condition_of
 
@@ -48,7 +49,6 @@ LIVE_PAGE = 500
 REPLAY_PAGE = 100
 # How many rows SQLite may pass over by itself in one turn: some milliseconds of everybody's time.
 REPLAY_SPAN = 10_000
-SWEEP_SEC = 1.0
 DRAIN_SEC = 2.0
 # Enough for thousands of subscribers, and what macOS grants without asking the administrator.
 DESCRIPTORS = 10_240
@@ -80,9 +80,9 @@ class Hub:
         self._replay_scheduled = False
         self._pump_scheduled = False
         self._timers: list[asyncio.TimerHandle] = []
-        self._sweep_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self.feed = Feed(settings, log)
+        self._sweep = Sweep(settings, self._tell_loop)
         self.listeners = Listeners(settings)
         self._doorbell = Doorbell(loop, self.listeners, self.pump)
         self.stopped: asyncio.Future[None] = loop.create_future()
@@ -169,13 +169,11 @@ class Hub:
             self._idle_timer.cancel()
             self._idle_timer = None
         self.feed.skip()
-        self._sweep_timer = self._loop.call_later(SWEEP_SEC, self._sweep)
+        self._sweep.start()
 
     def _now_alone(self) -> None:
         """Nobody is connected: no more sweeps, so that an idle hub costs nothing; and the end, if it may leave."""
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
-            self._sweep_timer = None
+        self._sweep.stop()
         if self._idle_exit is not None:
             self._idle_timer = self._loop.call_later(self._idle_exit, self.stop)
         if self._emptied is not None and not self._emptied.done():
@@ -283,9 +281,13 @@ class Hub:
 
         self._timers.append(self._loop.call_later(interval, tick))
 
-    def _sweep(self) -> None:
-        """Notice commits nobody rang for."""
-        self._sweep_timer = self._loop.call_later(SWEEP_SEC, self._sweep)
+    def _tell_loop(self) -> None:
+        """Called in the thread of the sweep, which may outlive the loop by a breath."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._swept)
+
+    def _swept(self) -> None:
+        """Somebody may have committed and not rung."""
         if self.feed.changed() or self._ahead:
             self.pump()
 
@@ -316,7 +318,8 @@ class Hub:
         notify("STOPPING=1")
         self._loop.remove_reader(self.listeners.broadcast.fileno())
         self._doorbell.close()
-        for timer in (*self._timers, self._sweep_timer, self._idle_timer):
+        self._sweep.stop()
+        for timer in (*self._timers, self._idle_timer):
             if timer is not None:
                 timer.cancel()
         self._idle_exit = None
