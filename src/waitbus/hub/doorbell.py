@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 
@@ -40,10 +39,21 @@ class Doorbell:
             self._loop.add_reader(self._doorbell.fileno(), self._on_accept)
 
     def _on_datagram(self) -> None:
-        with contextlib.suppress(OSError):
-            for _ in range(_AT_ONCE):
+        if self._take(1):
+            self._ring()  # whoever waits for the first does not wait until the rest is counted
+            if self._take(_AT_ONCE):
+                self._ring()
+
+    def _take(self, most: int) -> bool:
+        """Take rings off the bell's queue, at most so many. Whether there was any."""
+        rang = False
+        try:
+            for _ in range(most):
                 self._bell.recv(64)
-        self._ring()
+                rang = True
+        except OSError:
+            return rang
+        return rang
 
     def _on_accept(self) -> None:
         try:
