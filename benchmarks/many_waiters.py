@@ -32,12 +32,12 @@ def _one_round(bus: Bus, count: int) -> list[float]:
 
 def measure(lab: Lab) -> Iterator[Figure]:
     """The wake with and without the crowd, and what the hub grew by."""
-    count = lab.pick(800, 200)
+    count = lab.pick(500, 200)
     alone: list[list[float]] = []
     among: list[list[float]] = []
     grown: list[float] = []
     with Bus(lab) as bus:
-        for _ in range(lab.pick(3, 1)):
+        for _ in range(lab.pick(5, 1)):
             alone.append(_one_round(bus, count))
             before = status_number(bus.hub.pid, "VmRSS") if has_proc() else 0
             crowd = bus.part("crowd", bus.broadcast, SUBSCRIBERS - 1)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from benchmarks.common import Lab
 
+# 0.2.0 will not subscribe to everything: both are asked for the same.
+PREDICATE = 'fields.source="agent"'
+
 
 def _missing(name: str) -> str:
     """Why a peer cannot run; empty when it can."""
@@ -65,7 +68,7 @@ def previous_round(lab: Lab, count: int) -> list[float]:
         hub = start(PREVIOUS / "waitbus", "broadcast", "serve", heard=False)
         _listening(Path(env["WAITBUS_RUNTIME_DIR"]) / "broadcast.sock", hub)
         python = PREVIOUS / "python"
-        subscriber = start(python, "-I", PARTS / "subscribe.py", count)
+        subscriber = start(python, "-I", PARTS / "subscribe.py", count, PREDICATE)
         emitter = start(python, "-I", PARTS / "emit_paced.py", wake.RATE_HZ, count)
         return open_loop(emitter, subscriber, rate=wake.RATE_HZ, count=count)
 
@@ -107,12 +110,12 @@ PEERS: dict[str, tuple[Callable[[Lab, int], list[float]], float]] = {
 
 def measure(lab: Lab) -> Iterator[Figure]:
     """Ours and each peer that can run, alternately."""
-    count = lab.pick(1000, 200)
+    count = lab.pick(500, 200)
     present = [name for name in PEERS if not _missing(name)]
     ours: list[list[float]] = []
     theirs: dict[str, list[list[float]]] = {name: [] for name in present}
-    for _ in range(lab.pick(2, 1) if present else 0):
-        ours.append(wake.one_round(lab, count))
+    for _ in range(lab.pick(4, 1) if present else 0):
+        ours.append(wake.one_round(lab, count, PREDICATE))
         for name in present:
             theirs[name].append(PEERS[name][0](lab, count))
     for name, (_, limit) in PEERS.items():

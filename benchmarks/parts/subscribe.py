@@ -1,7 +1,8 @@
 """A plain blocking `waitbus.subscribe` that notes when it woke; runs against 0.2.0, too.
 
 usage: subscribe.py N [PREDICATE]
-Says ``up`` at the first warm-up event. Prints, as JSON, the delivery_id and the monotonic nanoseconds of N events.
+With no predicate it takes everything, which 0.2.0 will not. Says ``up`` at the first warm-up event. Prints, as JSON,
+the delivery_id and the monotonic nanoseconds of N events.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def main() -> None:
     count, predicates = int(sys.argv[1]), sys.argv[2:]
     seen: list[tuple[str, int]] = []
     up = False
-    for event in subscribe(*predicates, source="agent"):  # 0.2.0 will not subscribe to everything
+    for event in subscribe(*predicates):
         now = time.monotonic_ns()
         if event.delivery_id.startswith("warm-"):
             if not up:
