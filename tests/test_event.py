@@ -19,6 +19,8 @@ from waitbus.event import (
     default_summary,
     encode_ulid,
     fields_of,
+    happened_ms,
+    is_history,
     is_ulid,
     one_line,
     ulid_at,
@@ -117,3 +119,17 @@ def test_a_default_summary_names_source_type_and_outcome() -> None:
 def test_columns_are_what_the_insert_takes() -> None:
     event = EventInsert(source="s", event_type="t", **{n: kind("1") for n, kind in FIELD_COLUMNS.items()})
     assert all(getattr(event, name) == kind("1") for name, kind in FIELD_COLUMNS.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "history"),
+    [("import", True), ("backfill", True), ("manual", False), ("webhook", False), (None, False), (["import"], False)],
+)
+def test_history_is_told_by_its_ingest_method_and_dated_by_its_received_at(method: object, history: bool) -> None:
+    frame = {"event_id": ulid_at(5_000_000_000), "received_at": 2_000_000_000, "fields": {"ingest_method": method}}
+    assert is_history(frame) is history
+    assert happened_ms(frame) == (2_000 if history else 5_000)
+
+
+def test_history_of_another_daemon_without_a_time_is_old() -> None:
+    assert happened_ms({"event_id": ulid_at(5), "received_at": "now", "fields": {"ingest_method": "import"}}) == 0

@@ -24,7 +24,7 @@ from waitbus.event import FIELD_COLUMNS, NATURAL_FIELDS, EventInsert, WaitbusErr
 from waitbus.settings import Settings
 from waitbus.store import append as append_module
 from waitbus.store.append import CHUNK, Appender, BatchResult
-from waitbus.store.open import StoreError, open_reader, open_writer
+from waitbus.store.open import StoreBusy, StoreError, open_reader, open_writer
 from waitbus.store.read import event_with_payload, last_seq, read_after
 from waitbus.store.wal import LIMIT
 
@@ -497,9 +497,9 @@ def test_a_stopped_writer_stops_nobody_for_longer_than_the_time_out(
     settings: Settings, holder: subprocess.Popen[bytes]
 ) -> None:
     appender = Appender(settings, timeout=0.05)
-    with pytest.raises(StoreError, match="is busy: another process holds its write lock"):
+    with pytest.raises(StoreBusy, match="is busy: another process holds its write lock"):
         appender.append(message())
-    with pytest.raises(StoreError, match="is busy"):
+    with pytest.raises(StoreBusy, match="is busy"):
         appender.append_many([message()])
     os.kill(holder.pid, signal.SIGCONT)
     assert holder.stdout is not None

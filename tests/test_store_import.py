@@ -173,7 +173,7 @@ def test_files_that_are_no_store(settings: Settings) -> None:
     old.write_bytes(b"")
     assert import_v020(settings) is None
     old.write_bytes(b"nonsense" * 1000)
-    with pytest.raises(StoreError, match=r"github\.db is no sound SQLite database"):
+    with pytest.raises(StoreError, match=r"github\.db is not a sound SQLite database"):
         import_v020(settings)
     old.unlink()
     conn = sqlite3.connect(old)

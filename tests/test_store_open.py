@@ -21,7 +21,7 @@ from waitbus.settings import Settings, SettingsError, ensure_private_dir, load
 from waitbus.store import migrate
 from waitbus.store.append import Appender
 from waitbus.store.facts import counts, facts, troubles
-from waitbus.store.open import StoreError, explain, open_reader, open_writer
+from waitbus.store.open import StoreDamaged, StoreError, explain, open_reader, open_writer
 from waitbus.store.read import last_seq, read_after
 
 EVENT = EventInsert(source="agent", event_type="agent_message", summary="hello")
@@ -193,7 +193,7 @@ def test_what_is_no_database(settings: Settings, content: bytes) -> None:
     path = Path(settings.db_path)
     path.write_bytes(content)
     path.chmod(0o600)
-    refuses(settings, "no sound SQLite database.*move it away")
+    refuses(settings, "not a sound SQLite database.*move it away")
     assert path.read_bytes() == content
 
 
@@ -204,12 +204,12 @@ def test_damage_within_the_file_is_one_line_wherever_it_shows(settings: Settings
     content[sound:] = b"\xff" * (len(content) - sound)
     path.write_bytes(content)
     conn = open_reader(settings)
-    with pytest.raises(StoreError, match="no sound SQLite database"):
+    with pytest.raises(StoreDamaged, match="not a sound SQLite database"):
         read_after(conn, 0, 1000)
     assert troubles(conn)
     conn.close()
     appender = Appender(settings)
-    with pytest.raises(StoreError, match="no sound SQLite database"):
+    with pytest.raises(StoreDamaged, match="not a sound SQLite database"):
         appender.append(EVENT)
     appender.close()
 

@@ -66,6 +66,9 @@ NATURAL_FIELDS: dict[str, type] = {
     "signal": int,
     "tail": str,
 }
+# The `ingest_method` of history: what had happened before anybody here looked. It is stored and replayed, never told as
+# news, and its time is `received_at`; the time of everything else is that of its `event_id`, when it was written.
+HISTORY_METHODS = ("import", "backfill")
 # Keys at the top of an event frame; every other undotted key means `fields.KEY`.
 FRAME_KEYS = (
     "event_id",
@@ -160,6 +163,19 @@ def decode_ulid(ulid: str) -> int:
 def ulid_ms(ulid: str) -> int:
     """Milliseconds since the epoch that a well-formed ULID carries."""
     return decode_ulid(ulid[:10])
+
+
+def is_history(frame: Mapping[str, Any]) -> bool:
+    """Whether an event frame tells of the past only: see `HISTORY_METHODS`."""
+    return frame["fields"].get("ingest_method") in HISTORY_METHODS
+
+
+def happened_ms(frame: Mapping[str, Any]) -> int:
+    """When an event counts as new, in milliseconds since the epoch: `received_at` of history, else its id's time."""
+    if not is_history(frame):
+        return ulid_ms(frame["event_id"])
+    received_at = frame["received_at"]
+    return received_at // 1_000_000 if type(received_at) is int else 0
 
 
 class UlidFactory:

@@ -12,14 +12,29 @@ class StoreError(WaitbusError):
     """The store cannot be used as it is. Nothing was lost: what was committed stays, what was not is reported here."""
 
 
+class StoreDamaged(StoreError):
+    """The file is not a sound database: what it gives is not all that was committed. Trying again does not help."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the lock that is needed. Trying again may help."""
+
+
 def explain(error: sqlite3.Error, place: str | sqlite3.Connection) -> StoreError:
-    """The `StoreError` that says what `error` means. `place` is the file's path or a connection to it."""
+    """The `StoreError` that says what `error` means: `StoreDamaged` and `StoreBusy` where it is that.
+
+    `place` is the file's path or a connection to it.
+    """
     path = place if isinstance(place, str) else path_of(place)
     code = getattr(error, "sqlite_errorcode", None)
-    form = _FORMS.get(code & 0xFF) if isinstance(code, int) else None
+    code = code & 0xFF if isinstance(code, int) else None
+    if code == sqlite3.SQLITE_ERROR and str(error).startswith(_NO_SUCH):
+        code = sqlite3.SQLITE_CORRUPT  # every statement of ours names what the schema has
+    form = _FORMS.get(code) if code is not None else None
     if form is None:
         return StoreError(f"the store {path} failed: {error}")
-    return StoreError(form.format(path=path, word=quote(path), error=error))
+    kind = {_DAMAGED: StoreDamaged, _BUSY: StoreBusy}.get(form, StoreError)
+    return kind(form.format(path=path, word=quote(path), error=error))
 
 
 def path_of(conn: sqlite3.Connection) -> str:
@@ -36,8 +51,9 @@ def is_busy(error: sqlite3.Error) -> bool:
     return isinstance(code, int) and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+_NO_SUCH = ("no such table", "no such column", "no such index")
 _DAMAGED = (
-    "{path} is no sound SQLite database ({error}): move it away (mv {word} {word}.bad) and start afresh, "
+    "{path} is not a sound SQLite database ({error}): move it away (mv {word} {word}.bad) and start afresh, "
     "or save what is left with: sqlite3 {word} .recover"
 )
 _BUSY = "{path} is busy: another process holds its write lock; look for a stopped one (waitbus status), then try again"

@@ -12,14 +12,14 @@ import sys
 
 from waitbus.settings import SettingsError, check_owner, check_private_dir, ensure_private_dir, quote
 from waitbus.store import migrate
-from waitbus.store.errors import StoreError, explain, is_busy
+from waitbus.store.errors import StoreBusy, StoreDamaged, StoreError, explain, is_busy
 from waitbus.store.wal import LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from waitbus.settings import Settings
 
-__all__ = ["StoreError", "explain", "is_busy", "open_reader", "open_writer"]
+__all__ = ["StoreBusy", "StoreDamaged", "StoreError", "explain", "is_busy", "open_reader", "open_writer"]
 
 # With `durability = "process"` a commit reaches the kernel, with "power-loss" the disk.
 _SYNCHRONOUS = {"process": "NORMAL", "power-loss": "FULL"}
