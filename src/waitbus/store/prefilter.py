@@ -1,13 +1,16 @@
 """A predicate as a WHERE condition, as far as columns go: SQLite passes over rows that cannot match, at its own speed.
 
 The condition is implied by the predicate and never decides alone: what SQLite lets through, the predicate still judges.
-Column names come from our own table, values are bound; nothing that came over a wire becomes SQL.
+It speaks of stored values alone. What a reader derives (an id that was not given, text of a blob, a mended number, the
+summary) is let through and judged as it is read. Column names come from our own table, values are bound; nothing that
+came over a wire becomes SQL.
 """
 
 from __future__ import annotations
 
-from waitbus.event import FIELD_COLUMNS
+from waitbus.event import FIELD_COLUMNS, is_ulid
 from waitbus.predicate import path_of
+from waitbus.store.read import derived_seq
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
     Condition = tuple[str, tuple[Any, ...]]
 
 _COLUMNS: dict[str, type] = {
-    **dict.fromkeys(("source", "event_type", "owner", "repo", "ingest_method", "event_id", "delivery_id"), str),
+    **dict.fromkeys(("source", "event_type", "owner", "repo", "ingest_method", "delivery_id"), str),
     **FIELD_COLUMNS,
 }
-_TOP = frozenset({"event_type", "owner", "repo", "event_id", "delivery_id"})
+_TOP = frozenset({"event_type", "owner", "repo", "delivery_id"})
+# A pattern is left to SQLite when it is no longer than this, and then for texts of at most so many bytes.
+_PATTERN_CHARS = 64
+_GLOB_BYTES = 256
 
 
 def condition_of(node: Mapping[str, Any]) -> Condition | None:
@@ -38,19 +44,39 @@ def condition_of(node: Mapping[str, Any]) -> Condition | None:
 
 def _leaf(path: tuple[str, ...], operator: str, value: object) -> Condition | None:
     name = path[-1]
-    column = len(path) == 2 and path[0] == "fields" and name in _COLUMNS and name not in ("event_id", "delivery_id")
+    if path == ("event_id",):
+        return _event_id(value) if operator == "eq" and isinstance(value, str) else None
+    column = len(path) == 2 and path[0] == "fields" and name in _COLUMNS and name != "delivery_id"
     if not (column or (len(path) == 1 and name in _TOP)) or type(value) is not _COLUMNS[name]:
         return None
     if type(value) is int:
         # A foreign program may have stored a number that reads as this one, such as 5.5 for 5.
-        return (f"({name} = ? OR typeof({name}) <> 'integer')", (value,)) if abs(value) < 1 << 63 else None
-    if "\0" in str(value) or not str(value).isascii() or (operator == "glob" and "[" in str(value)):
-        return None  # SQLite and we might read these differently
-    # A foreign program may have stored a blob that reads as this text.
+        said = f"({name} = ? OR typeof({name}) NOT IN ('integer', 'null'))"
+        return (said, (value,)) if abs(value) < 1 << 63 else None
+    text = str(value)
+    # Bytes that are not UTF-8 are read as U+FFFD, and only plain ASCII means the same to SQLite and to us.
+    if "\0" in text or not text.isascii():
+        return None
     if operator == "eq":
-        return f"({name} = ? OR typeof({name}) = 'blob')", (value,)
-    # GLOB stops at a zero byte, and reads bytes that are no UTF-8 in its own way: only plain ASCII is left to it.
-    return f"({name} GLOB ? OR length({name}) <> length(CAST({name} AS BLOB)) OR typeof({name}) = 'blob')", (value,)
+        # A foreign program may have stored a blob that reads as this text.
+        return f"({name} = ? OR typeof({name}) = 'blob')", (text,)
+    if "[" in text or len(text) > _PATTERN_CHARS:
+        return None
+    # GLOB stops at a zero byte, reads bytes that are not UTF-8 in its own way, and may take the pattern's length times
+    # the text's: only short and plain ASCII is left to it.
+    size = f"length(CAST({name} AS BLOB))"
+    return (
+        f"(typeof({name}) = 'blob' OR {size} > {_GLOB_BYTES} OR length({name}) <> {size} OR {name} GLOB ?)",
+        (text,),
+    )
+
+
+def _event_id(value: str) -> Condition | None:
+    """The row that stores this id, or the one at the place that an id made by a reader names."""
+    if not is_ulid(value):
+        return "0", ()  # every event is read with a ULID
+    derived = derived_seq(value)
+    return ("event_id = ?", (value,)) if derived is None else ("(event_id = ? OR seq = ?)", (value, derived))
 
 
 def _join(conditions: list[Condition], word: str) -> Condition:

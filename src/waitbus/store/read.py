@@ -175,6 +175,13 @@ def derived_id(received_at: int, seq: int) -> str:
     return encode_ulid((max(0, received_at) // 1_000_000 << _ENTROPY_BITS | seq) & (1 << 128) - 1)
 
 
+def derived_seq(event_id: str) -> int | None:
+    """The `seq` in an id that `derived_id` may have made; None when it cannot have."""
+    if not is_ulid(event_id) or not event_id.startswith(_NO_CHANCE, _TIME_CHARS):
+        return None
+    return decode_ulid(event_id) & _MAX_SEQ
+
+
 def as_text(value: object) -> str:
     """Text of whatever a text column may hold; bytes that are no UTF-8 are replaced."""
     if value is None:
@@ -205,8 +212,7 @@ def last_seq(conn: sqlite3.Connection) -> int:
 def seq_of(conn: sqlite3.Connection, event_id: str) -> int | None:
     """The `seq` of the event with this id, stored or derived."""
     seq = _number(conn, "SELECT seq FROM events WHERE event_id = ?", event_id)
-    if seq is None and is_ulid(event_id) and event_id.startswith(_NO_CHANCE, _TIME_CHARS):
-        derived = decode_ulid(event_id) & _MAX_SEQ
+    if seq is None and (derived := derived_seq(event_id)) is not None:
         rows = _rows(conn, _SELECT + " WHERE seq = ?", (derived,))
         seq = derived if rows and _frame(rows[0])["event_id"] == event_id else None
     return seq
