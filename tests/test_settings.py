@@ -170,6 +170,19 @@ def test_a_wrong_config_file_is_named_with_the_right_form(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ['"500ms"', '"0.001ms"', "0.5", '"1ms"'])
+def test_a_short_duration_is_not_no_limit(config: Callable[[str], Settings], value: str) -> None:
+    found = config(f"[store]\nmax_age = {value}\n[hub]\nidle_exit = {value}")
+    assert 0 < found.max_age_s <= 0.5
+    assert found.idle_exit_s == found.max_age_s
+
+
+@pytest.mark.parametrize("value", ['"0.5"', '"0.0001KiB"', "1", '"0.9b"'])
+def test_a_small_size_is_not_no_limit(config: Callable[[str], Settings], value: str) -> None:
+    found = config(f"[store]\nmax_bytes = {value}\nmax_rows = {value}")
+    assert (found.max_bytes, found.max_rows) == (1, 1)
+
+
 def test_a_config_file_that_is_no_utf8_or_no_file(bus_dir: Path) -> None:
     (bus_dir / "config.toml").write_bytes(b"\xff")
     with pytest.raises(SettingsError, match="no TOML"):
@@ -206,7 +219,15 @@ def test_what_is_no_duration(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1048576", 1 << 20), ("500MB", 500_000_000), ("1GiB", 1 << 30), ("1 g", 1 << 30), ("1.5k", 1536), ("0", 0)],
+    [
+        ("1048576", 1 << 20),
+        ("500MB", 500_000_000),
+        ("1GiB", 1 << 30),
+        ("1 g", 1 << 30),
+        ("1.5k", 1536),
+        ("0.1k", 103),
+        ("0", 0),
+    ],
 )
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size

@@ -28,7 +28,7 @@ from waitbus.event import (
 from waitbus.settings import Settings
 from waitbus.store import read
 from waitbus.store.append import Appender
-from waitbus.store.open import StoreError, open_reader, open_writer
+from waitbus.store.open import StoreDamaged, StoreError, open_reader, open_writer
 from waitbus.wire import decode, encode_event
 
 # The columns of 0.2.0: what a foreign program knows to insert.
@@ -310,7 +310,7 @@ def test_the_data_version_moves_with_the_commits_of_others(settings: Settings, i
 
 def test_a_file_that_fails_is_a_store_error(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE events RENAME TO gone")
-    with pytest.raises(StoreError, match=r"waitbus\.db failed: no such table"):
+    with pytest.raises(StoreDamaged, match=r"waitbus\.db is not a sound SQLite database \(no such table"):
         read.read_after(conn, 0, 1)
     with pytest.raises(StoreError, match="no such table"):
         read.last_seq(conn)

@@ -52,7 +52,7 @@ class SettingsError(WaitbusError):
 class Settings:
     """Every path and every limit, resolved. Made by `load`; by convention nobody writes to it afterwards.
 
-    Durations are whole seconds, sizes bytes. `max_age_s`, `max_bytes` of 0 and `max_rows` of None set no limit.
+    Durations are seconds, sizes bytes. `max_age_s`, `max_bytes` of 0 and `max_rows` of None set no limit.
     """
 
     __slots__ = (
@@ -91,11 +91,11 @@ class Settings:
         _check_address(environ, "WAITBUS_DOORBELL_SOCKET", self.doorbell_socket)
         self.durability = "process"
         self.retention = True
-        self.max_age_s = 30 * DAY_S
+        self.max_age_s: float = 30 * DAY_S
         self.max_bytes = 1 << 30
         self.max_rows: int | None = None
         self.queue_bytes = 4 * MIB
-        self.idle_exit_s = 600
+        self.idle_exit_s: float = 600
         self.autostart = True
         _read_config(self, config)
         switch = environ.get("WAITBUS_AUTOSTART")
@@ -208,10 +208,12 @@ def _durability(value: object) -> str:
     return value if isinstance(value, str) and value in ("process", "power-loss") else _wrong()
 
 
-def _duration(value: object) -> int:
+def _duration(value: object) -> float:
     if isinstance(value, str):
-        value = int(parse_duration(value))
-    return value if type(value) is int and 0 <= value <= 1 << 33 else _wrong()
+        value = parse_duration(value)  # with its fraction: half a second must not become 0, no limit
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1 << 33:
+        return value
+    _wrong()
 
 
 def _size(value: object) -> int:
@@ -230,7 +232,7 @@ def _rows(value: object) -> int | None:
     return count or None
 
 
-_FORM_DURATION = 'a duration such as "30d" or whole seconds (0: no limit)'
+_FORM_DURATION = 'a duration such as "30d" or seconds (0: no limit)'
 _FORM_SIZE = 'a size such as "1GiB" or bytes (0: no limit)'
 _FORM_SWITCH = "true or false"
 _CONFIG: dict[str, dict[str, tuple[str, Callable[[object], Any], str]]] = {
@@ -243,7 +245,7 @@ _CONFIG: dict[str, dict[str, tuple[str, Callable[[object], Any], str]]] = {
     },
     "hub": {
         "queue_bytes": ("queue_bytes", _queue, 'a size such as "4MiB", at least "128KiB"'),
-        "idle_exit": ("idle_exit_s", _duration, 'a duration such as "10m" or whole seconds'),
+        "idle_exit": ("idle_exit_s", _duration, 'a duration such as "10m" or seconds'),
     },
     "client": {
         "autostart": ("autostart", _switch, _FORM_SWITCH),
@@ -283,11 +285,14 @@ def parse_duration(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `1048576`, `500MB` (decimal), `1GiB` or `1G` (binary). Raises `SettingsError`."""
+    """Bytes of `1048576`, `500MB` (decimal), `1GiB` or `1G` (binary), rounded up: only 0 is 0, which is no limit.
+
+    Raises `SettingsError`.
+    """
     number, unit = _split(text.strip().lower(), "0123456789.")
     try:
         size = float(number) if "." in number else int(number)
-        total = int(size * _SIZE_UNITS[unit.strip()])
+        total = -int(-size * _SIZE_UNITS[unit.strip()] // 1)
     except (ValueError, KeyError, OverflowError):
         total = -1
     if not 0 <= total <= _LARGEST:

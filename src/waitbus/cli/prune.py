@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load()
     usual = policy_of(settings)
     policy = Policy(
-        usual.max_age_s if args.max_age is None else int(args.max_age),
+        usual.max_age_s if args.max_age is None else args.max_age,
         usual.max_bytes if args.max_size is None else args.max_size,
         usual.max_rows if args.max_rows is None else args.max_rows or None,
     )

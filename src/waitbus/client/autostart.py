@@ -148,7 +148,7 @@ def _launch(settings: Settings, deadline: float) -> str | None:
 
 def _spawn(settings: Settings, log: int, told: int) -> None:
     command = [sys.executable, "-P", "-m", "waitbus", "serve", "hub"]
-    command += ["--idle-exit", str(settings.idle_exit_s), "--ready-fd", str(_READY_FD)]
+    command += ["--idle-exit", f"{settings.idle_exit_s:f}", "--ready-fd", str(_READY_FD)]
     import fcntl
 
     # Out of the way of the numbers they are copied to.

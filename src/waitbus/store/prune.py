@@ -29,7 +29,7 @@ class Policy:
 
     __slots__ = ("max_age_s", "max_bytes", "max_rows")
 
-    def __init__(self, max_age_s: int = 0, max_bytes: int = 0, max_rows: int | None = None) -> None:
+    def __init__(self, max_age_s: float = 0, max_bytes: int = 0, max_rows: int | None = None) -> None:
         self.max_age_s = max_age_s
         self.max_bytes = max_bytes
         self.max_rows = max_rows
@@ -94,7 +94,7 @@ def prune_step(
 
 
 def _delete(conn: sqlite3.Connection, policy: Policy, now_ns: int, start_seq: int, limit: int) -> PruneStep:
-    oldest_ns = now_ns - policy.max_age_s * 1_000_000_000 if policy.max_age_s else -1
+    oldest_ns = now_ns - int(policy.max_age_s * 1e9) if policy.max_age_s else -1
     surplus = _surplus_rows(conn, policy)
     too_big = _too_big(conn, policy)
     rows = conn.execute(_WINDOW, (start_seq, limit)).fetchall()
@@ -221,7 +221,7 @@ def _estimate(conn: sqlite3.Connection, policy: Policy, now_ns: int) -> int:
     old = 0
     if policy.max_age_s:
         query = "SELECT count(*) FROM events WHERE typeof(received_at) = 'integer' AND received_at < ?"
-        old = conn.execute(query, (now_ns - policy.max_age_s * 1_000_000_000,)).fetchone()[0]
+        old = conn.execute(query, (now_ns - int(policy.max_age_s * 1e9),)).fetchone()[0]
     count, free, size = _pages(conn)
     used = (count - free) * size
     rows = _count(conn)
