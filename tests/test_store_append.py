@@ -277,7 +277,7 @@ def test_ids_rise_within_a_process_when_the_clock_is_set_back(
     now = time.time_ns()
     times = iter([now, now - 3_600_000_000_000, now - 1, now - 7_200_000_000_000])
     clock = [now]
-    monkeypatch.setattr(time, "time_ns", lambda: clock[0])
+    monkeypatch.setattr(append_module, "real_ns", lambda conn: clock[0])
     appender = Appender(settings)
     ids = []
     for clock[0] in times:
@@ -387,7 +387,7 @@ def test_ids_of_parent_and_child_never_meet(
     appender: Appender, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both would count up from the same ULID if the child kept its parent's."""
-    monkeypatch.setattr(time, "time_ns", lambda: 1_800_000_000_000_000_000)
+    monkeypatch.setattr(append_module, "real_ns", lambda conn: 1_800_000_000_000_000_000)
     appender.append(message())
     child = in_child(lambda: appender.append_many(message() for _ in range(50)))
     appender.append_many(message() for _ in range(50))

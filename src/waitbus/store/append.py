@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from _thread import RLock
 from itertools import chain, groupby
 from operator import itemgetter
 
 from waitbus.event import EmitResult, Event, UlidFactory
+from waitbus.store.clock import elapsed, pause, real_ns
 from waitbus.store.errors import StoreError, explain, is_busy
 from waitbus.store.open import open_writer
 from waitbus.store.read import event_of_delivery
@@ -74,7 +74,14 @@ class Appender:
         self._depth = 0
         self._conn: sqlite3.Connection | None = None
         # A child must not go on counting from its parent's last ULID.
-        self._ulids = UlidFactory(time.time_ns, os.urandom)
+        self._ulids = UlidFactory(self._clock_ns, os.urandom)
+        self._now_ns = 0
+
+    def _clock_ns(self) -> int:
+        """The real time. It is kept: rows without a `received_at` take that of their id."""
+        if self._conn is not None:  # as it is wherever a row is written
+            self._now_ns = real_ns(self._conn)
+        return self._now_ns
 
     def append(self, event: EventInsert, *, after_commit: Callable[[], object] | None = None) -> EmitResult:
         """Write one event and commit. A `delivery_id` already there writes nothing: the answer holds the earlier event.
@@ -107,11 +114,12 @@ class Appender:
 
     def _insert(self, conn: sqlite3.Connection, row: Row, waiting: _Waiting) -> sqlite3.Cursor:
         (statement, _, _), values = row
-        given_id = values[1]
+        given_id, given_time = values[1:3]
         while True:
             # Made anew for each try, so that ids of several processes rise with the order of their commits.
             values[0] = event_id = self._ulids()
             values[1] = given_id or event_id
+            values[2] = self._now_ns if given_time is None else given_time
             try:
                 # In autocommit mode: the lock is held inside one call, not across three.
                 return conn.execute(statement, values)
@@ -152,10 +160,14 @@ class Appender:
                         break
                     except sqlite3.OperationalError as error:
                         waiting.after(error)
-                for (_, values), event_id in zip(chunk, self._ulids.batch(len(chunk)), strict=True):
+                event_ids = self._ulids.batch(len(chunk))
+                now_ns = self._now_ns
+                for (_, values), event_id in zip(chunk, event_ids, strict=True):
                     values[0] = event_id
                     if values[1] is None:
                         values[1] = event_id
+                    if values[2] is None:
+                        values[2] = now_ns
                 for statement, rows in groupby(chunk, itemgetter(0)):
                     count += _insert_run(conn, statement, [values for _, values in rows])
                 if count:
@@ -223,13 +235,13 @@ class _Waiting:
         """Wait a little; raise what is no matter of waiting, or has been waited for enough."""
         if not is_busy(error):
             raise error
-        now = time.monotonic()
+        now = elapsed()
         if not self._tries:
             self._deadline = now + self._timeout
         elif now > self._deadline:
             raise error
         self._tries += 1
-        time.sleep(_PAUSE_S if self._tries < _LONG_TRIES else _LONG_PAUSE_S)
+        pause(_PAUSE_S if self._tries < _LONG_TRIES else _LONG_PAUSE_S)
 
 
 def _insert_run(conn: sqlite3.Connection, statement: Statement, rows: list[list[Any]]) -> int:

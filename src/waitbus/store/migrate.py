@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 
 from waitbus.settings import quote
+from waitbus.store.clock import elapsed, pause, real_ns
 from waitbus.store.errors import StoreError, is_busy
 
 APPLICATION_ID = 0x77624253
@@ -81,7 +81,7 @@ def migrate(conn: sqlite3.Connection, path: str, *, timeout: float) -> None:
 
     `timeout` in seconds bounds the wait for the others. Raises `StoreError` as `check` does, ``sqlite3.Error`` else.
     """
-    deadline = time.monotonic() + timeout
+    deadline = elapsed() + timeout
     while True:
         try:
             # These must come before the first table; none does anything to a file that has it already.
@@ -92,9 +92,9 @@ def migrate(conn: sqlite3.Connection, path: str, *, timeout: float) -> None:
             break
         except sqlite3.Error as error:
             # SQLite does not call its busy handler for a change of the journal's mode.
-            if not is_busy(error) or time.monotonic() > deadline:
+            if not is_busy(error) or elapsed() > deadline:
                 raise
-            time.sleep(_RETRY_S)
+            pause(_RETRY_S)
     try:
         for number, slug, sha256 in MIGRATIONS[check(conn, path) :]:
             _apply(conn, number, slug, sha256)
@@ -110,7 +110,7 @@ def _apply(conn: sqlite3.Connection, number: int, slug: str, sha256: str) -> Non
         conn.execute(statement)
     conn.execute(
         "INSERT INTO schema_migrations (sequence_number, slug, applied_at_ns, sha256) VALUES (?, ?, ?, ?)",
-        (number, slug, time.time_ns(), sha256),
+        (number, slug, real_ns(conn), sha256),
     )
     conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     conn.execute(f"PRAGMA user_version = {number}")

@@ -1,4 +1,4 @@
-"""From an `EventInsert` to an SQL statement and its values. No I/O, but the clock for `received_at`.
+"""From an `EventInsert` to an SQL statement and its values. No I/O and no clock.
 
 A statement names only the columns that are set: to bind a null costs as much as to bind a value, and an event
 leaves most of its columns empty. In a batch one statement takes `GROUP` rows. Both together halve the price.
@@ -6,7 +6,6 @@ leaves most of its columns empty. In a batch one statement takes `GROUP` rows. B
 
 from __future__ import annotations
 
-import time
 from itertools import compress
 from operator import attrgetter, is_not
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     # The statement for one row and for a group, and the columns that one row sets.
     Statement = tuple[str, str, tuple[str, ...]]
-    # A statement, and the values: event_id and delivery_id first (the writer fills in what is missing).
+    # A statement, and the values: event_id, delivery_id and received_at first (the writer fills in what is missing).
     Row = tuple[Statement, list[Any]]
 
 _ALWAYS = ("source", "event_type", "owner", "repo", "ingest_method", "payload_json")
@@ -49,8 +48,6 @@ def row_of(event: EventInsert) -> Row:
             fields_json = to_json(natural)
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"fields hold what JSON cannot say: {error}") from None
-    if received_at is None:
-        received_at = time.time_ns()
     maybe = (fields_json, *_columns_of(event))
     key = tuple(map(is_not, maybe, _nones))
     values = [None, delivery_id, received_at, summary, *always, *compress(maybe, key)]
