@@ -262,6 +262,46 @@ class TestSha:
         tell_run("CI", 2)
         assert cli("wait", "--sha", SHA, "--timeout", "200ms", "--settle", "0").returncode == 124
 
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"workflow_id": 1}, {"workflow_id": 2}),
+            ({"path": ".github/workflows/a.yml"}, {"path": ".github/workflows/b.yml"}),
+            ({"event": "push"}, {"event": "pull_request"}),
+        ],
+    )
+    def test_another_workflow_of_that_name_or_another_trigger_takes_no_failure_back(
+        self, hub: HubProcess, cli: Cli, one: dict[str, Any], other: dict[str, Any]
+    ) -> None:
+        tell_run("CI", 1, "failure", fields=one)
+        tell_run("CI", 2, "success", fields=other)
+        assert cli("wait", "--sha", SHA, "--all-runs", "--timeout", "60").returncode == 1
+
+    @pytest.mark.parametrize("event_type", ["agent_message", "check_run", "docker_container", "pytest_session"])
+    def test_what_else_names_the_commit_is_no_run(self, hub: HubProcess, cli: Cli, event_type: str) -> None:
+        tell_run("CI", 1, "success")
+        tell("agent", event_type, head_sha=SHA, msg_body="look at this")
+        assert cli("wait", "--sha", SHA, "--all-runs", "--settle", "50ms", "--timeout", "60").returncode == 0
+
+    def test_the_story_of_a_run_can_be_told_by_hand(self, hub: HubProcess, cli: Cli) -> None:
+        """The example of docs/cli.md."""
+        page = Path(__file__).parent.parent / "docs" / "cli.md"
+        if not page.exists():
+            pytest.skip("the docs are not part of the sdist")
+        example = (
+            page.read_text().partition("waitbus emit --source ci --event-type workflow_run")[2].partition("```")[0]
+        )
+        words = shlex.split(example.replace("\\\n", " ").replace("$(git rev-parse HEAD)", SHA))
+        done = cli("emit", "--source", "ci", "--event-type", "workflow_run", *words, "--json")
+        fields = json.loads(done.stdout)["event"]["fields"]
+        assert (fields["workflow_id"], fields["run_attempt"], fields["run_id"]) == (7, 1, 1)
+        assert (fields["event"], fields["path"]) == ("push", ".github/workflows/ci.yml")
+        for name in ("CI", "ci.yml", "7"):
+            flags = ["--sha", SHA, "--all-runs", "--settle", "50ms", "--workflow", name]
+            assert cli("wait", *flags, "--timeout", "60").returncode == 0
+            assert code(cli, "--workflow", name, "--fail-if", "conclusion=success") == 1
+        assert code(cli, "--workflow", "docs.yml") == 124
+
     def test_repo_and_workflow_choose(self, hub: HubProcess, cli: Cli) -> None:
         tell_run("CI", 1, "failure", owner="fork")
         tell_run("Docs", 2, "failure")

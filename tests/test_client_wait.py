@@ -60,7 +60,13 @@ class Bench:
     def run(self, workflow: str, run_id: int, conclusion: str | None = None, age: float = 0.0) -> int | None:
         status = "completed" if conclusion else "in_progress"
         return self.feed(
-            age, source="github", workflow_name=workflow, run_id=run_id, status=status, conclusion=conclusion
+            age,
+            source="github",
+            event_type="workflow_run",
+            workflow_name=workflow,
+            run_id=run_id,
+            status=status,
+            conclusion=conclusion,
         )
 
     def go_live(self) -> int | None:
@@ -120,9 +126,16 @@ class TestConditions:
 
     def test_by_verdict_only_verdicts_count(self) -> None:
         bench = Bench(Conditions([leaf("n=1")], by_verdict=True))
-        for word in (None, "skipped", "neutral", "action_required", "stale", "unheard_of"):
+        for word in ("skipped", "neutral", "action_required", "stale", "unheard_of"):
             assert bench.feed(n=1, conclusion=word) is None
+        assert bench.feed(n=1, status="in_progress") is None
+        assert bench.feed(n=1, status="completed") is None
         assert bench.feed(n=2, conclusion="failure") is None
+        assert bench.feed(n=1, conclusion="success") == 0
+
+    def test_by_verdict_what_has_neither_status_nor_conclusion_counts_as_it_is(self) -> None:
+        bench = Bench(Conditions([leaf("n=1"), leaf("n=2")], every=True, by_verdict=True))
+        assert bench.feed(n=2) is None
         assert bench.feed(n=1, conclusion="success") == 0
 
     @pytest.mark.parametrize("word", ["failure", "cancelled", "timed_out", "startup_failure"])

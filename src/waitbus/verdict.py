@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     Verdict = Literal["success", "failure", "pending"]
+    # What a run is a run of: the repository, which name of the workflow is meant, and that name.
+    Workflow = tuple[object, ...]
+    # The workflow ids met with each file of a repository.
+    Ids = dict[tuple[object, str], set[int | str]]
 
 CONCLUSIONS = frozenset(
     {
@@ -27,6 +31,8 @@ CONCLUSIONS = frozenset(
 )
 _WELL = ("success", "skipped", "neutral")
 FAILURES = frozenset({"failure", "cancelled", "timed_out", "startup_failure"})
+# The one type of event that is about a run. A job, a check or a message may name the commit, too; it is not a run.
+RUN_EVENT = "workflow_run"
 
 
 def verdict(conclusion: object) -> Verdict:
@@ -37,94 +43,234 @@ def verdict(conclusion: object) -> Verdict:
 
 
 class Run:
-    """The newest run of one workflow: its last conclusion word (None while it runs), and the caller's mark."""
+    """One run of a workflow as far as its events have told: its newest attempt, and how that stands.
 
-    __slots__ = ("attempt", "conclusion", "mark", "order", "run_id", "workflow")
+    `conclusion` is None while it runs. `mark` is what the caller gave with the event that brought the run there, and
+    `order` counts those events.
+    """
 
-    def __init__(self, workflow: str, run_id: int | None, attempt: int | None) -> None:
-        self.workflow = workflow
+    __slots__ = (
+        "attempt",
+        "conclusion",
+        "file",
+        "mark",
+        "name",
+        "order",
+        "repository",
+        "run_id",
+        "trigger",
+        "workflow_id",
+    )
+
+    def __init__(self, repository: tuple[str | None, str | None], run_id: int | None) -> None:
+        self.repository = repository
         self.run_id = run_id
-        self.attempt = attempt
+        self.workflow_id: int | str | None = None
+        self.file: str | None = None
+        self.name: str | None = None
+        self.trigger: str | None = None
+        self.attempt = 0
         self.conclusion: str | None = None
         self.order = 0
         self.mark: Any = None
 
+    @property
+    def workflow(self) -> str:
+        """What a person calls its workflow."""
+        return self.name or self.file or str(self.workflow_id or self.run_id)
+
+    @property
+    def names(self) -> set[str]:
+        """All that its workflow may be asked for by: display name, file with and without its directory, id."""
+        names = {name for name in (self.name, self.file) if name is not None}
+        if self.file is not None:
+            names.add(self.file.rpartition("/")[2])
+        if self.workflow_id is not None:
+            names.add(str(self.workflow_id))
+        return names
+
+    def may_be(self, told: Run) -> bool:
+        """Whether an event of this number can be of this run. Some systems number the runs of each workflow anew."""
+        if None not in (self.trigger, told.trigger) and self.trigger != told.trigger:
+            return False
+        for name in ("workflow_id", "file", "name"):
+            mine, theirs = getattr(self, name), getattr(told, name)
+            if mine is not None and theirs is not None:
+                return bool(mine == theirs)
+        return True
+
+    def learn(self, told: Run) -> bool:
+        """Fill in what an event of this run knows and earlier ones did not. Whether there was something."""
+        news = False
+        for name in ("workflow_id", "file", "name", "trigger"):
+            if getattr(self, name) is None and getattr(told, name) is not None:
+                setattr(self, name, getattr(told, name))
+                news = True
+        return news
+
+    def is_overtaken_by(self, told: Run) -> bool:
+        """Whether an event of this run says how it stands now, however late which of the two came."""
+        if self.order == 0 or told.attempt != self.attempt:
+            return told.attempt >= self.attempt
+        if told.attempt == 0:  # nobody counts the attempts: what comes later is newer
+            return told.conclusion != self.conclusion
+        return _finality(told.conclusion) > _finality(self.conclusion)
+
 
 class CommitRuns:
-    """Follows the runs of one commit and says what they amount to.
+    """Follows the runs of one commit and says what they amount to, in whatever order their events come.
 
-    Feed the `fields` of each event of the commit in order. Only the newest run of a workflow counts (the highest
-    `run_id`); a later event of the same run replaces its word, so a re-run is pending until it ends again. Where the
-    source tells `run_attempt`, word of the same attempt that comes late does not take an end back.
+    Feed it the `fields` of each event of the commit; only those of type `workflow_run` are about a run. Events of one
+    `run_id` are of one run, whatever else each of them knows, unless they name different workflows or triggers; without
+    a `run_id`, those of one workflow and trigger are. A workflow is its `workflow_id`, else its file (`path`), else its
+    display name. Of each workflow and trigger (`event`) only the newest run counts, the one with the highest `run_id`,
+    and of a run only its highest `run_attempt`. Where no attempts are told the last word counts, so that a re-run is
+    pending until it ends again.
+
+    `workflows` limits it to these; each is a display name, a file name with or without its directory, or an id.
     """
 
     def __init__(self, workflows: Iterable[str] = ()) -> None:
         self._wanted = frozenset(workflows)
-        self._runs: dict[tuple[object, object, str], Run] = {}
+        self._runs: dict[tuple[object, ...], list[Run]] = {}
         self._events = 0
+        self._counting: list[Run] | None = None
+        self._missing = self._wanted
 
     def feed(self, fields: Mapping[str, Any], mark: Any = None) -> Run | None:
-        """Take one event in. The run it counts for, which then holds `mark`.
-
-        None when it does not count: a job, an older run, old news of this one, a workflow nobody asked for.
-        """
-        if fields.get("event_type") == "workflow_job":
+        """Take one event in. The run that it changed, which then holds `mark`; None when it tells nothing new."""
+        if fields.get("event_type") != RUN_EVENT:
             return None
-        workflow = _text(fields, "workflow_name") or f"{fields.get('source')}/{fields.get('event_type')}"
-        if self._wanted and workflow not in self._wanted:
+        told = _told(fields)
+        run = self._run_of(told)
+        learned, overtaken = run.learn(told), run.is_overtaken_by(told)
+        if overtaken:
+            self._events += 1
+            run.attempt, run.conclusion, run.mark, run.order = told.attempt, told.conclusion, mark, self._events
+        if not learned and not overtaken:
             return None
-        place = (_text(fields, "owner"), _text(fields, "repo"), workflow)
-        run_id, attempt = _number(fields, "run_id"), _number(fields, "run_attempt")
-        ended = fields.get("status") in (None, "completed")
-        run = self._runs.get(place)
-        if run is None or _is_newer(run_id, attempt, run):
-            run = self._runs[place] = Run(workflow, run_id, attempt)
-        elif _is_older(run_id, attempt, run) or (attempt is not None and not ended and run.conclusion is not None):
-            return None
-        self._events += 1
-        run.order = self._events
-        run.mark = mark
-        run.conclusion = _text(fields, "conclusion") if ended else None
+        self._counting = None
         return run
 
+    def _run_of(self, told: Run) -> Run:
+        """The run that an event is about: of the same number, unless what both know of their workflows differs."""
+        place: tuple[object, ...] = (told.repository, told.run_id)
+        if told.run_id is None:
+            place = (*_workflow(told, {}), told.trigger)
+        runs = self._runs.setdefault(place, [])
+        for run in runs:
+            if run.may_be(told):
+                return run
+        runs.append(Run(told.repository, told.run_id))
+        return runs[-1]
+
+    def counting(self) -> list[Run]:
+        """The newest run of each workflow and trigger, those that nobody asked for left out."""
+        if self._counting is None:
+            self._counting = self._count()
+        return self._counting
+
     def first(self) -> Run | None:
-        """The run that ended first with a verdict, among the newest of each workflow."""
-        ended = [run for run in self._runs.values() if verdict(run.conclusion) != "pending"]
-        return min(ended, key=lambda run: run.order) if ended else None
+        """The run that ended first with a verdict, among those that count."""
+        ended = [run for run in self.counting() if verdict(run.conclusion) != "pending"]
+        return min(ended, key=_order) if ended else None
 
     def failures(self) -> list[Run]:
-        """The newest runs that failed, in the order of their ends. A `cancelled` one may yet be superseded."""
-        failed = [run for run in self._runs.values() if verdict(run.conclusion) == "failure"]
-        return sorted(failed, key=lambda run: run.order)
+        """The runs that count and failed, in the order of their ends. A `cancelled` one may yet be superseded."""
+        return sorted([run for run in self.counting() if verdict(run.conclusion) == "failure"], key=_order)
 
     def all_well(self) -> bool:
-        """Whether every newest run has ended, none badly, at least one with success, and no wanted one is missing."""
-        words = [run.conclusion for run in self._runs.values()]
-        seen = {workflow for _, _, workflow in self._runs}
-        return "success" in words and all(word in _WELL for word in words) and self._wanted <= seen
+        """Whether every run that counts has ended, none badly, one with success, and no wanted workflow is missing."""
+        words = [run.conclusion for run in self.counting()]
+        return "success" in words and all(word in _WELL for word in words) and not self._missing
 
     def newest(self) -> Run | None:
-        """The run that spoke last."""
-        return max(self._runs.values(), key=lambda run: run.order, default=None)
+        """The run that counts and spoke last."""
+        return max(self.counting(), key=_order, default=None)
+
+    def _count(self) -> list[Run]:
+        ids: Ids = {}
+        runs = [run for numbered in self._runs.values() for run in numbered]
+        for run in runs:
+            if run.file is not None and run.workflow_id is not None:
+                ids.setdefault((run.repository, run.file), set()).add(run.workflow_id)
+        newest: dict[tuple[Workflow, str | None, bool], Run] = {}
+        called: dict[Workflow, set[str]] = {}
+        for run in runs:
+            workflow = _workflow(run, ids)
+            called.setdefault(workflow, set()).update(run.names)
+            # Runs without an id are not known to be older or newer than those with one: they stand beside them.
+            slot = (workflow, run.trigger, run.run_id is None)
+            other = newest.get(slot)
+            if other is None or (run.run_id or 0, run.order) > (other.run_id or 0, other.order):
+                newest[slot] = run
+        if not self._wanted:
+            return list(newest.values())
+        meant = {
+            workflow: {word for word in self._wanted if word in names or file_of(word) in names}
+            for workflow, names in called.items()
+        }
+        self._missing = self._wanted.difference(*meant.values())
+        return [run for (workflow, _, _), run in newest.items() if meant[workflow]]
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str | None:
-    value = fields.get(name)
-    return value if isinstance(value, str) else None
+def _told(fields: Mapping[str, Any]) -> Run:
+    """What one event says of its run."""
+    told = Run((_text(fields.get("owner")), _text(fields.get("repo"))), _number(fields.get("run_id")))
+    identity, path = fields.get("workflow_id"), _text(fields.get("path"))
+    number = _number(identity)
+    told.workflow_id = _text(identity) if number is None else number
+    told.file = path and file_of(path)
+    told.name = _text(fields.get("workflow_name"))
+    told.trigger = _text(fields.get("event"))
+    told.attempt = max(0, _number(fields.get("run_attempt")) or 0)
+    if fields.get("status") in (None, "completed"):
+        told.conclusion = _text(fields.get("conclusion"))
+    return told
 
 
-def _number(fields: Mapping[str, Any], name: str) -> int | None:
-    value = fields.get(name)
+def _workflow(run: Run, ids: Ids) -> Workflow:
+    """What a run is a run of. Where nothing tells, each run stands for itself."""
+    if run.workflow_id is not None:
+        return run.repository, "id", run.workflow_id
+    if run.file is not None:
+        known = ids.get((run.repository, run.file), ())
+        return (run.repository, "id", *known) if len(known) == 1 else (run.repository, "file", run.file)
+    return (run.repository, "run", run.run_id) if run.name is None else (run.repository, "name", run.name)
+
+
+def file_of(path: str) -> str:
+    """A workflow's file without the ref that GitHub may append: `.github/workflows/ci.yml@refs/heads/main`."""
+    ends = [at + len(mark) - 1 for mark in _BEFORE_REF if (at := path.find(mark)) >= 0]
+    return path[: min(ends)] if ends else path.partition("@refs/")[0]
+
+
+_BEFORE_REF = (".yml@", ".yaml@")
+
+
+def _order(run: Run) -> int:
+    return run.order
+
+
+def _finality(conclusion: str | None) -> tuple[int, str]:
+    """Of two words about one attempt the later, whichever came first; among ends, the one that nobody may miss."""
+    if conclusion is None:
+        return 0, ""
+    rank = {"failure": 4, "success": 3, "pending": 2 if conclusion in _WELL else 1}[verdict(conclusion)]
+    return rank, conclusion
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: object) -> int | None:
+    """A whole number, also as a foreign producer may have written it: `7.0` or `"7"`."""
+    if isinstance(value, str):
+        return int(value) if value.isascii() and value.isdigit() and len(value) < _DIGITS_MAX else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
     return value if type(value) is int else None
 
 
-def _is_newer(run_id: int | None, attempt: int | None, run: Run) -> bool:
-    if run_id is None or run.run_id is None:
-        return run_id is not None
-    return run_id > run.run_id or (run_id == run.run_id and (attempt or 0) > (run.attempt or 0))
-
-
-def _is_older(run_id: int | None, attempt: int | None, run: Run) -> bool:
-    if run_id is None or run.run_id is None:
-        return False
-    return run_id < run.run_id or (run_id == run.run_id and attempt is not None and attempt < (run.attempt or 0))
+_DIGITS_MAX = 20

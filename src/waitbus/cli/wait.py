@@ -15,18 +15,18 @@ from waitbus.cli.arguments import condition, duration, predicate, repo, sha
 from waitbus.cli.output import is_terminal, note, out_json
 from waitbus.client.core import Stream, since_ulid
 from waitbus.client.subscribe import Subscription
-from waitbus.client.wait import Commit, Conditions, Quiet, Wait, any_of
+from waitbus.client.wait import SETTLE_SEC, Commit, Conditions, Quiet, Wait, any_of
 from waitbus.client.wait import run as run_wait
 from waitbus.event import WaitbusError, ulid_ms
 from waitbus.predicate import Predicate, all_of
 from waitbus.settings import load
-from waitbus.verdict import CommitRuns
+from waitbus.verdict import CommitRuns, file_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from waitbus.client.wait import Outcome, Rule
+    from typing import Any
 
-SETTLE_SEC = 5.0
+    from waitbus.client.wait import Outcome, Rule
 
 DESCRIPTION = """\
 Block until an event matches, using no CPU meanwhile. With no condition, any
@@ -75,7 +75,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--repo", metavar="OWNER/NAME", type=repo, help="only this repository, or OWNER/*; default: any")
     what.add_argument(
-        "--workflow", metavar="NAME", action="append", default=[], help="only this workflow; several are allowed"
+        "--workflow",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="only this workflow: its display name, its file (ci.yml) or its id; several are allowed",
     )
     what.add_argument("--sha", metavar="HEX", type=sha, help="the first CI run of this commit that ends (7-40 digits)")
     what.add_argument(
@@ -98,7 +102,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_end(how: argparse._ArgumentGroup) -> None:
-    how.add_argument("--verdict", action="store_true", help="a match counts when its conclusion is a verdict: 0 or 1")
+    how.add_argument(
+        "--verdict",
+        action="store_true",
+        help="a match counts when its conclusion is a verdict (0 or 1), or when it has neither status nor conclusion",
+    )
     how.add_argument(
         "--fail-if",
         metavar="PREDICATE",
@@ -113,7 +121,7 @@ def _configure_end(how: argparse._ArgumentGroup) -> None:
         "--settle",
         metavar="DURATION",
         type=duration,
-        help="with --sha: how long a newer run may take to appear (5s)",
+        help=f"with --sha: how long a newer run may take to appear ({SETTLE_SEC:g}s)",
     )
     how.add_argument("--print", action="store_true", help="print what decided, an event a line, as JSON")
     how.add_argument("--json", action="store_true", dest="print", help="the same as --print")
@@ -145,19 +153,21 @@ def _rule(args: argparse.Namespace, scope: list[Predicate], since: str | None, n
     if args.all_of or args.first_of:
         conditions = [all_of([*scope, *tests], source) for source, tests in args.all_of or args.first_of]
         return Conditions(conditions, every=bool(args.all_of), by_verdict=args.verdict)
-    wanted = all_of([*scope, *args.match])
     if args.sha:
+        # Not narrowed by workflow: one event of a run may know the file alone, the next one the display name alone.
+        wanted = all_of([*_scope(args, workflow=False), *args.match])
         settle = SETTLE_SEC if args.settle is None else args.settle
         return Commit(wanted, CommitRuns(args.workflow), all_runs=args.all_runs, settle=settle)
+    wanted = all_of([*scope, *args.match])
     if args.quiet is not None:
         window = 0.0 if since is None else max(0.0, unix_ns / 1e9 - ulid_ms(since) / 1e3)
         return Quiet(wanted, args.quiet, now - window)
     return Conditions([wanted], by_verdict=args.verdict)
 
 
-def _scope(args: argparse.Namespace) -> list[Predicate]:
+def _scope(args: argparse.Namespace, *, workflow: bool = True) -> list[Predicate]:
     """What narrows everything, --fail-if too. Each stands in an `all` of its own: no --match on its key widens it."""
-    leaves = []
+    leaves: list[dict[str, Any]] = []
     if args.source is not None:
         leaves.append({"key": "fields.source", "op": "eq", "value": args.source})
     if args.repo is not None:
@@ -167,9 +177,24 @@ def _scope(args: argparse.Namespace) -> list[Predicate]:
             leaves.append({"key": "repo", "op": "eq", "value": name})
     if args.sha:
         leaves.append({"key": "fields.head_sha", "op": "glob", "value": f"{args.sha}*"})
-    if args.workflow:
-        leaves.append({"any": [{"key": "workflow_name", "op": "eq", "value": name} for name in args.workflow]})
+    if args.workflow and workflow:
+        leaves.append({"any": [leaf for name in args.workflow for leaf in _names_workflow(name)]})
     return [Predicate.from_object({"all": [one]}) for one in leaves]
+
+
+def _names_workflow(name: str) -> list[dict[str, Any]]:
+    """An event's workflow is meant by `name` when one of these holds: display name, id, or file, with a ref or not."""
+    leaves: list[dict[str, Any]] = [{"key": "workflow_name", "op": "eq", "value": name}]
+    if name.isascii() and name.isdigit() and len(name) < 20:
+        leaves += [{"key": "workflow_id", "op": "eq", "value": value} for value in (int(name), name)]
+    file = file_of(name)
+    if file.endswith((".yml", ".yaml")):
+        plain = "".join([f"[{char}]" if char in "*?[" else char for char in file])
+        patterns = [f"{plain}{ref}" for ref in ("", "@*")]
+        if "/" not in file:
+            patterns += [f"*/{pattern}" for pattern in patterns]
+        leaves += [{"key": "fields.path", "op": "glob", "value": pattern} for pattern in patterns]
+    return leaves
 
 
 _CONTRADICTIONS = (

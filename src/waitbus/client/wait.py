@@ -12,7 +12,7 @@ from waitbus.client.core import CAUGHT_UP, Stream, since_ulid
 from waitbus.event import ulid_ms
 from waitbus.predicate import Predicate, all_of
 from waitbus.settings import load
-from waitbus.verdict import verdict
+from waitbus.verdict import RUN_EVENT, verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from waitbus.client.subscribe import Subscription
     from waitbus.event import Event
     from waitbus.settings import Settings
-    from waitbus.verdict import CommitRuns, Run
+    from waitbus.verdict import CommitRuns, Run, Verdict
 
     class Rule(Protocol):
         """What a wait waits for."""
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 
 MATCHED, FAILED, TIMED_OUT = 0, 1, 124
+# How long a newer run of a commit may take to appear, unless told otherwise.
+SETTLE_SEC = 5.0
 
 
 class Outcome:
@@ -106,7 +108,8 @@ class Wait:
 class Conditions:
     """Events that must match: one of the conditions (`every=False`), or each of them at least once.
 
-    With `by_verdict`, a match counts only when its conclusion is a verdict, and a bad one ends the wait with 1.
+    With `by_verdict`, a match counts only when its conclusion is a verdict, and a bad one ends the wait with 1. An
+    event that has neither `status` nor `conclusion`, such as a message, counts as it is.
     """
 
     __slots__ = ("_by_verdict", "_every", "_met", "_predicates")
@@ -124,7 +127,7 @@ class Conditions:
 
     def feed(self, event: Event, frame: Mapping[str, Any], now: float, age: float) -> Outcome | None:
         matching = [i for i, test in enumerate(self._predicates) if test is None or test(frame)]
-        word = verdict(event.conclusion) if self._by_verdict else "success"
+        word = self._word(event)
         if not matching or word == "pending":
             return None
         if word == "failure":
@@ -136,6 +139,11 @@ class Conditions:
         met = [self._met[i] for i in sorted(self._met)]
         events = list({event.event_id: event for event in met}.values())
         return Outcome(MATCHED, f"matched: {'; '.join(event.summary for event in events)}", events)
+
+    def _word(self, event: Event) -> Verdict:
+        if not self._by_verdict or (event.conclusion is None and event.fields.get("status") is None):
+            return "success"
+        return verdict(event.conclusion)
 
     def judge(self, now: float) -> Outcome | None:
         return None
@@ -183,26 +191,26 @@ class Commit:
     """The runs of one commit: the first one's verdict, or (`all_runs`) the first failure, or that all ended well.
 
     A `cancelled` run counts only when no newer one of its workflow came for `settle` seconds; all is well only when
-    nothing was heard of the commit for that long.
+    no run began or ended for that long.
     """
 
-    __slots__ = ("_all_runs", "_predicate", "_runs", "_settle", "_until")
+    __slots__ = ("_all_runs", "_predicate", "_runs", "_settle")
 
-    def __init__(self, predicate: Predicate | None, runs: CommitRuns, *, all_runs: bool, settle: float) -> None:
-        self._predicate = predicate
+    def __init__(
+        self, predicate: Predicate | None, runs: CommitRuns, *, all_runs: bool, settle: float = SETTLE_SEC
+    ) -> None:
+        nodes = [{"key": "event_type", "op": "eq", "value": RUN_EVENT}, predicate and predicate.as_object]
+        self._predicate = Predicate.from_object({"all": [node for node in nodes if node is not None]})
         self._runs = runs
         self._all_runs = all_runs
         self._settle = settle
-        self._until = float("-inf")
 
     def wanted(self) -> Predicate | None:
         return self._predicate
 
     def feed(self, event: Event, frame: Mapping[str, Any], now: float, age: float) -> Outcome | None:
-        if self._predicate is None or self._predicate(frame):
-            until = now + self._settle - age
-            if self._runs.feed(event.fields, _Mark(event, until)) is not None:
-                self._until = max(self._until, until)
+        if self._predicate(frame):
+            self._runs.feed(event.fields, _Mark(event, now + self._settle - age))
         return None
 
     def judge(self, now: float) -> Outcome | None:
@@ -212,7 +220,7 @@ class Commit:
             if final:
                 return _of_run(final[0], FAILED)
             newest = self._runs.newest()
-            if newest is not None and now >= self._until and self._runs.all_well():
+            if newest is not None and self._runs.all_well() and now >= self._settled():
                 return _of_run(newest, MATCHED)
         elif first is not None and _is_final(first, now):
             return _of_run(first, MATCHED if first.conclusion == "success" else FAILED)
@@ -221,10 +229,15 @@ class Commit:
     def due(self) -> float | None:
         if self._all_runs:
             if self._runs.all_well():
-                return self._until
+                return self._settled()
             return min((run.mark.until for run in self._runs.failures()), default=None)
         first = self._runs.first()
         return first.mark.until if first is not None else None
+
+    def _settled(self) -> float:
+        """When a newer run has had its time to appear, after the last change to one that counts."""
+        ends: list[float] = [run.mark.until for run in self._runs.counting()]
+        return max(ends)
 
 
 def _is_final(run: Run, now: float) -> bool:
