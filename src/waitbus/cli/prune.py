@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from waitbus.store.prune import PruneReport
 
 _DESCRIPTION = """\
-Delete the oldest events until the limits hold. Limits that are not given are
-those of the config file (30 days and 1 GiB, unless it says otherwise); 0 stands
-for none. It works in small steps beside a running hub and busy producers."""
+Delete the oldest events until the limits hold: by age those received earlier,
+by size and count those written first. Limits that are not given are those of the
+config file (30 days and 1 GiB, unless it says otherwise); 0 stands for none. It
+works in small steps beside a running hub and busy producers."""
 
 _EPILOG = """\
 examples:

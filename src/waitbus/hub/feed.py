@@ -44,8 +44,8 @@ class Feed:
         self._identity = self._file_identity()
         self.cursor = read.last_seq(self._connection)
         self._version = read.data_version(self._connection)
-        self._prune_start = 0
-        self._pruner: sqlite3.Connection | None = None
+        self._pruner = prune.Pruner(prune.policy_of(settings))
+        self._pruned: sqlite3.Connection | None = None
         self._prune_timer: asyncio.TimerHandle | None = None
 
     def next_page(self, limit: int) -> Page | None:
@@ -117,7 +117,6 @@ class Feed:
     def maintain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start pruning in small steps, one at a time with a pause between; never twice at once."""
         if self._settings.retention and self._prune_timer is None:
-            self._prune_start = 0
             self._prune_timer = loop.call_later(0, self._prune_step, loop)
 
     def stop(self) -> None:
@@ -125,7 +124,7 @@ class Feed:
             self._prune_timer.cancel()
 
     def close(self) -> None:
-        for connection in (self._connection, self._pruner):
+        for connection in (self._connection, self._pruned):
             if connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
@@ -133,24 +132,18 @@ class Feed:
     def _prune_step(self, loop: asyncio.AbstractEventLoop) -> None:
         more = False
         try:
-            if self._pruner is None:
+            if self._pruned is None:
                 # Producers go first: while one writes, this one tries again later.
-                self._pruner = open_writer(self._settings, timeout=0)
-            step = prune.prune_step(
-                self._pruner,
-                prune.policy_of(self._settings),
-                now_ns=time.time_ns(),
-                start_seq=self._prune_start,
-            )
-            more, self._prune_start = step.more, step.next_seq
+                self._pruned = open_writer(self._settings, timeout=0)
+            more = self._pruner.step(self._pruned, now_ns=time.time_ns()).more
         except (sqlite3.Error, WaitbusError) as error:
             self._complain(error)
         if more:
             self._prune_timer = loop.call_later(PRUNE_STEP_PAUSE_SEC, self._prune_step, loop)
             return
-        if self._pruner is not None:
-            self._pruner.close()
-            self._pruner = None
+        if self._pruned is not None:
+            self._pruned.close()
+            self._pruned = None
         self._prune_timer = None
 
     def _file_identity(self) -> tuple[int, int] | None:
@@ -170,6 +163,7 @@ class Feed:
         self._connection = fresh
         self._identity = self._file_identity()
         self._version = read.data_version(fresh)
+        self._pruner = prune.Pruner(prune.policy_of(self._settings))
         self.cursor = 0
         return True
 

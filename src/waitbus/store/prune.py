@@ -1,7 +1,11 @@
-"""Keeping the store small: the oldest events go, by age, by size, by count.
+"""Keeping the store small: events go that are too old, wherever they stand, then the first ones past size and count.
 
-The hub calls `prune_step` between events. A step holds SQLite's write lock for a few milliseconds, and not at all when
-there is nothing to do: no producer waits for it noticeably. Freed pages are given back to the disk in the same way.
+Age goes by `received_at`, size and count by the order of commit. The hub calls `Pruner.step` between events. A step
+holds SQLite's write lock for a few milliseconds, and not at all when there is nothing to do: no producer waits for it
+noticeably. Freed pages are given back to the disk in the same way.
+
+Old rows may stand behind young ones (an import, a back-fill), and an index on their time would cost every insert. So a
+pruner remembers of each stretch of rows how old its oldest is: it reads all rows once, later those that came since.
 """
 
 from __future__ import annotations
@@ -18,7 +22,10 @@ if TYPE_CHECKING:
 
     from waitbus.settings import Settings
 
-_STEP_S = 0.005  # how long a step may delete: what a producer may have to wait
+_STEP_S = 0.005  # how long a step may read, and then delete: what a producer may have to wait
+_DELETED = 500  # rows a step deletes at most
+_LOOKED_AT = 256  # rows read between two looks at the clock
+_STRETCH = 4096  # rows
 _VACUUM_PAGES = 128
 _SPARE_PAGES = 256  # free pages that are kept for the next events, together with a quarter of the file
 _BUSY_PAUSE_S = 0.005
@@ -43,14 +50,14 @@ def policy_of(settings: Settings) -> Policy:
 
 
 class PruneStep:
-    """What one step did: rows deleted, where the next one starts, and whether there is more to do."""
+    """What one step did: rows deleted, whether there is more to do, and the error when somebody else was writing."""
 
-    __slots__ = ("deleted", "more", "next_seq")
+    __slots__ = ("busy", "deleted", "more")
 
-    def __init__(self, deleted: int, next_seq: int, more: bool) -> None:
+    def __init__(self, deleted: int, more: bool, busy: sqlite3.Error | None = None) -> None:
         self.deleted = deleted
-        self.next_seq = next_seq
         self.more = more
+        self.busy = busy
 
 
 class PruneReport:
@@ -66,66 +73,146 @@ class PruneReport:
         self.dry_run = dry_run
 
 
-def prune_step(
-    conn: sqlite3.Connection, policy: Policy, *, now_ns: int, start_seq: int = 0, limit: int = 500
-) -> PruneStep:
-    """Look at the `limit` oldest rows after `start_seq`, and delete those that the policy gives up.
+class _Stretch:
+    """Rows up to the one numbered `end`, from where the stretch before it ends; `oldest_ns` is None where none is."""
 
-    `conn` is a writer's in autocommit mode. A busy store is no error: there is more to do, later. Raises `StoreError`.
-    """
-    try:
+    __slots__ = ("end", "oldest_ns")
+
+    def __init__(self, end: int, oldest_ns: int | None) -> None:
+        self.end = end
+        self.oldest_ns = oldest_ns
+
+
+class Pruner:
+    """Holds one store to one policy, a step at a time. It belongs to one file: for another, make another."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._stretches: list[_Stretch] = []
+        self._in_last = 0  # rows in the last stretch
+        self._surplus: int | None = None  # rows over the limit, counted once for each look at the store
+
+    def step(self, conn: sqlite3.Connection, *, now_ns: int) -> PruneStep:
+        """Do a little of what there is to do. When there is no more, the next call looks at the store again.
+
+        `conn` is a writer's in autocommit mode. A busy store is no error: there is more to do, later. Raises
+        `StoreError`.
+        """
         try:
-            step = _delete(conn, policy, now_ns, start_seq, limit)
-            if not step.more:
-                step.more = _give_back(conn, policy)
-            wal = Wal(path_of(conn))
-            if (step.deleted or step.more) and wal.is_long():
-                wal.shorten(conn)
-            return step
-        finally:
-            if conn.in_transaction:
-                conn.execute("ROLLBACK")
-    except sqlite3.OperationalError as error:
-        if is_busy(error):
-            return PruneStep(0, start_seq, True)
-        raise explain(error, conn) from error
-    except sqlite3.Error as error:
-        raise explain(error, conn) from error
+            try:
+                step = self._step(conn, now_ns)
+                if step.deleted or step.more:
+                    wal = Wal(path_of(conn))
+                    if wal.is_long():
+                        wal.shorten(conn)
+                return step
+            finally:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            if is_busy(error):
+                return PruneStep(0, True, error)
+            raise explain(error, conn) from error
+        except sqlite3.Error as error:
+            raise explain(error, conn) from error
+
+    def _step(self, conn: sqlite3.Connection, now_ns: int) -> PruneStep:
+        if self._policy.max_age_s:
+            if not self._look(conn):
+                return PruneStep(0, True)
+            deleted = self._delete_old(conn, now_ns - int(self._policy.max_age_s * 1e9))
+            if deleted is not None:
+                return PruneStep(deleted, True)
+        deleted = self._delete_first(conn)
+        if deleted:
+            return PruneStep(deleted, True)
+        more = _give_back(conn, self._policy)
+        if not more:
+            self._surplus = None
+        return PruneStep(0, more)
+
+    def _look(self, conn: sqlite3.Connection) -> bool:
+        """Read of what age the rows are that came since the last look. False when the time was up before the end."""
+        stop = time.monotonic() + _STEP_S
+        while True:
+            seen = self._stretches[-1].end if self._stretches else 0
+            rows, end, oldest_ns = conn.execute(_AGES, (seen, _LOOKED_AT)).fetchone()
+            if rows:
+                self._remember(rows, end, oldest_ns)
+            if rows < _LOOKED_AT:
+                return True
+            if time.monotonic() > stop:
+                return False
+
+    def _remember(self, rows: int, end: int, oldest_ns: int | None) -> None:
+        if not self._stretches or self._in_last >= _STRETCH:
+            self._stretches.append(_Stretch(end, oldest_ns))
+            self._in_last = rows
+            return
+        last = self._stretches[-1]
+        last.end = end
+        last.oldest_ns = min((one for one in (last.oldest_ns, oldest_ns) if one is not None), default=None)
+        self._in_last += rows
+
+    def _delete_old(self, conn: sqlite3.Connection, limit_ns: int) -> int | None:
+        """Delete rows older than that from one stretch: how many. None when no stretch has any."""
+        start = 0
+        for stretch in self._stretches:
+            if stretch.oldest_ns is not None and stretch.oldest_ns < limit_ns:
+                break
+            start = stretch.end
+        else:
+            return None
+        rows = [row[0] for row in conn.execute(_OLD, (start, stretch.end, limit_ns, _DELETED))]
+        deleted = _delete(conn, rows)
+        if deleted == len(rows) < _DELETED:
+            stretch.oldest_ns = conn.execute(_OLDEST, (start, stretch.end)).fetchone()[0]
+            if stretch.oldest_ns is None and stretch is not self._stretches[-1]:
+                self._stretches.remove(stretch)
+        return deleted
+
+    def _delete_first(self, conn: sqlite3.Connection) -> int:
+        """Delete the first rows, while there are too many or they take too much: how many."""
+        if self._surplus is None:
+            self._surplus = _surplus_rows(conn, self._policy)
+        if not self._surplus and not _too_big(conn, self._policy):
+            return 0
+        rows = [row[0] for row in conn.execute("SELECT seq FROM events ORDER BY seq LIMIT ?", (_DELETED,))]
+        surplus = self._surplus
+        deleted = _delete(conn, rows, lambda count: count < surplus or _too_big(conn, self._policy))
+        self._surplus = max(0, surplus - deleted)
+        return deleted
 
 
-def _delete(conn: sqlite3.Connection, policy: Policy, now_ns: int, start_seq: int, limit: int) -> PruneStep:
-    oldest_ns = now_ns - int(policy.max_age_s * 1e9) if policy.max_age_s else -1
-    surplus = _surplus_rows(conn, policy)
-    too_big = _too_big(conn, policy)
-    rows = conn.execute(_WINDOW, (start_seq, limit)).fetchall()
-    if not surplus and not too_big and not any(_is_older(ns, oldest_ns) for _, ns in rows):
-        return PruneStep(0, start_seq, False)
-    deleted = 0
-    seq = start_seq
+# Only a number can be old: what a foreign program wrote instead of one waits for the other limits.
+_AGES = (
+    "SELECT count(*), max(seq), min(received_at) FILTER (WHERE typeof(received_at) = 'integer') "
+    "FROM (SELECT seq, received_at FROM events WHERE seq > ? ORDER BY seq LIMIT ?)"
+)
+_OLDEST = "SELECT min(received_at) FROM events WHERE typeof(received_at) = 'integer' AND seq > ? AND seq <= ?"
+_OLD = (
+    "SELECT seq FROM events WHERE seq > ? AND seq <= ? AND typeof(received_at) = 'integer' AND received_at < ? "
+    "ORDER BY seq LIMIT ?"
+)
+_COUNT_OLD = "SELECT count(*) FROM events WHERE typeof(received_at) = 'integer' AND received_at < ?"
+
+
+def _delete(conn: sqlite3.Connection, rows: list[int], wanted: Callable[[int], bool] = lambda count: True) -> int:
+    """Delete rows in one short transaction, while `wanted` says so of the number deleted so far: how many went."""
+    if not rows:
+        return 0
     conn.execute("BEGIN IMMEDIATE")
     stop = time.monotonic() + _STEP_S
-    for seq, received_at in rows:
-        if deleted < surplus or too_big or _is_older(received_at, oldest_ns):
-            conn.execute("DELETE FROM events WHERE seq = ?", (seq,))
-            deleted += 1
-            too_big = too_big and _too_big(conn, policy)
-            if time.monotonic() > stop:
-                break
+    deleted = 0
+    for seq in rows:
+        if not wanted(deleted):
+            break
+        conn.execute("DELETE FROM events WHERE seq = ?", (seq,))
+        deleted += 1
+        if time.monotonic() > stop:
+            break
     conn.execute("COMMIT")
-    # A window in which nothing was old ends the search: what comes after it is younger.
-    return PruneStep(deleted, seq, bool(deleted) and bool(rows) and _has_more(conn, seq))
-
-
-_WINDOW = "SELECT seq, received_at FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
-
-
-def _has_more(conn: sqlite3.Connection, seq: int) -> bool:
-    return conn.execute("SELECT 1 FROM events WHERE seq > ? LIMIT 1", (seq,)).fetchone() is not None
-
-
-def _is_older(received_at: object, oldest_ns: int) -> bool:
-    """Only a number can be old: what a foreign program wrote instead of one waits for the other limits."""
-    return isinstance(received_at, int) and received_at < oldest_ns
+    return deleted
 
 
 def _surplus_rows(conn: sqlite3.Connection, policy: Policy) -> int:
@@ -183,28 +270,33 @@ def prune_all(
 ) -> PruneReport:
     """Prune until nothing is left to do, in steps that let producers through; `progress` hears rows deleted so far.
 
-    `vacuum` gives all free pages back. `timeout` in seconds bounds the wait for a busy store. Raises `StoreError`.
+    `vacuum` gives all free pages back. Raises `StoreBusy` when the store stays busy for `timeout` seconds, else
+    `StoreError`; what was deleted until then is gone.
     """
     try:
         rows_before, bytes_before = _count(conn), _file_bytes(conn)
         if dry_run:
             return PruneReport(rows_before, _estimate(conn, policy, now_ns), bytes_before, bytes_before, True)
-        deleted = seq = 0
+        pruner = Pruner(policy)
+        deleted = 0
         deadline = time.monotonic() + timeout
-        while True:
-            step = prune_step(conn, policy, now_ns=now_ns, start_seq=seq)
-            if step.deleted or step.next_seq != seq:
-                deadline = time.monotonic() + timeout
+        more = True
+        while more:
+            step = pruner.step(conn, now_ns=now_ns)
+            more = step.more
             deleted += step.deleted
-            seq = step.next_seq
+            if step.busy is not None:
+                if time.monotonic() > deadline:
+                    raise step.busy
+                time.sleep(_BUSY_PAUSE_S)
+            else:
+                deadline = time.monotonic() + timeout
             if progress is not None and step.deleted:
                 progress(deleted)
-            if not step.more or time.monotonic() > deadline:
-                break
-            if not step.deleted:
-                time.sleep(_BUSY_PAUSE_S)  # somebody writes
         if vacuum:
-            while _pages(conn)[1]:
+            free = None
+            while (left := _pages(conn)[1]) and left != free:
+                free = left
                 _vacuum(conn, _VACUUM_PAGES)
             conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return PruneReport(rows_before, deleted, bytes_before, _file_bytes(conn), False)
@@ -220,8 +312,7 @@ def _file_bytes(conn: sqlite3.Connection) -> int:
 def _estimate(conn: sqlite3.Connection, policy: Policy, now_ns: int) -> int:
     old = 0
     if policy.max_age_s:
-        query = "SELECT count(*) FROM events WHERE typeof(received_at) = 'integer' AND received_at < ?"
-        old = conn.execute(query, (now_ns - int(policy.max_age_s * 1e9),)).fetchone()[0]
+        old = conn.execute(_COUNT_OLD, (now_ns - int(policy.max_age_s * 1e9),)).fetchone()[0]
     count, free, size = _pages(conn)
     used = (count - free) * size
     rows = _count(conn)
