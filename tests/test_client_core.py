@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waitbus import wire
-from waitbus.client.core import CAUGHT_UP, GRACE_SEC, HubError, Stream, Truncated, since_ulid
+from waitbus.client.core import CAUGHT_UP, CLOSE_HEARTBEAT_SEC, GRACE_SEC, HubError, Stream, Truncated, since_ulid
 from waitbus.event import ULID_MIN, Event, encode_ulid, ulid_at
 from waitbus.predicate import Predicate
 from waitbus.settings import SettingsError
@@ -72,6 +72,12 @@ class TestFirstFrame:
         predicate = Predicate.parse("n=1")
         frame = asked(Stream(predicate, event_id(1)).first_frame(0, NOW_NS))
         assert frame == {"proto": 1, "since": event_id(1), "match": predicate.as_object, "caught_up": True}
+
+    def test_it_asks_to_hear_the_hub_often_where_one_that_hangs_must_be_noticed(self) -> None:
+        stream = Stream(heartbeat_sec=CLOSE_HEARTBEAT_SEC)
+        assert asked(stream.first_frame(100, NOW_NS))["heartbeat_sec"] == CLOSE_HEARTBEAT_SEC
+        stream.feed(said(wire.ack_frame(None, CLOSE_HEARTBEAT_SEC)), 100)
+        assert 100 < stream.read_until <= 110
 
     def test_without_since_it_is_live_only(self) -> None:
         assert "since" not in asked(Stream().first_frame(0, NOW_NS))

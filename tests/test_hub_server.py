@@ -68,7 +68,7 @@ def test_the_ack_says_what_the_contract_says(hub: HubProcess, peer: Peers) -> No
         "caught_up_at": None,
         "heartbeat_sec": 60,
         "max_frame_bytes": 65536,
-        "features": ["match", "caught_up"],
+        "features": ["match", "caught_up", "heartbeat_sec"],
         "kind": "subscribe_ack",
     }
 

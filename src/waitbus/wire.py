@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 PROTO = 1
 MAX_FRAME_BYTES = 65536
 HEADER_BYTES = 4
+# How often a subscriber hears a heartbeat that did not ask for more, and how often at most one may ask for them.
 HEARTBEAT_SEC = 60
+HEARTBEAT_MIN_SEC = 1
 FIRST_FRAME_SEC = 10
 MAX_FILTERS = 64
-FEATURES = ("match", "caught_up")
+FEATURES = ("match", "caught_up", "heartbeat_sec")
 
 _FILTER = re.compile(r"([A-Za-z0-9_.-]+/([A-Za-z0-9_.-]+|\*)|\*)")
 
@@ -115,13 +117,14 @@ class Decoder:
 class Subscription:
     """A checked first frame: what one subscriber asked for."""
 
-    __slots__ = ("caught_up", "match", "predicate", "since")
+    __slots__ = ("caught_up", "heartbeat_sec", "match", "predicate", "since")
 
-    def __init__(self, since: str | None, predicate: Predicate | None, caught_up: bool) -> None:
+    def __init__(self, since: str | None, predicate: Predicate | None, caught_up: bool, heartbeat_sec: int) -> None:
         # `filters`, `event_types` and `match` as one predicate: one matcher, one index.
         self.predicate = predicate
         self.since = since
         self.caught_up = caught_up
+        self.heartbeat_sec = heartbeat_sec
 
 
 def parse_subscription(frame: Mapping[str, Any]) -> Subscription:
@@ -142,7 +145,15 @@ def parse_subscription(frame: Mapping[str, Any]) -> Subscription:
         _types_node(_text_list(frame, "event_types")),
         _match_node(frame.get("match")),
     ]
-    return Subscription(since, _conjunction(nodes), frame.get("caught_up") is True)
+    heartbeat = _heartbeat(frame.get("heartbeat_sec"))
+    return Subscription(since, _conjunction(nodes), frame.get("caught_up") is True, heartbeat)
+
+
+def _heartbeat(asked: object) -> int:
+    """The interval a subscriber gets: what it asked for, within bounds; the ordinary one when that is not a number."""
+    if isinstance(asked, bool) or not isinstance(asked, int | float):
+        return HEARTBEAT_SEC
+    return int(max(HEARTBEAT_MIN_SEC, min(asked, HEARTBEAT_SEC)))
 
 
 def _text_list(frame: Mapping[str, Any], key: str) -> list[str]:
@@ -194,8 +205,12 @@ def subscribe_frame(
     filters: Iterable[str] = (),
     event_types: Iterable[str] = (),
     caught_up: bool = False,
+    heartbeat_sec: int | None = None,
 ) -> dict[str, Any]:
-    """The first frame a client sends. `caught_up` asks for one marked heartbeat where replay ends."""
+    """The first frame a client sends.
+
+    `caught_up` asks for one marked heartbeat where replay ends, `heartbeat_sec` for heartbeats that often.
+    """
     frame: dict[str, Any] = {"proto": PROTO}
     if filters:
         frame["filters"] = list(filters)
@@ -207,15 +222,20 @@ def subscribe_frame(
         frame["match"] = match.as_object
     if caught_up:
         frame["caught_up"] = True
+    if heartbeat_sec is not None:
+        frame["heartbeat_sec"] = heartbeat_sec
     return frame
 
 
-def ack_frame(caught_up_at: str | None) -> dict[str, Any]:
-    """Always the first answer. `caught_up_at`: the event up to which frames are replay; None without `since`."""
+def ack_frame(caught_up_at: str | None, heartbeat_sec: int | None = None) -> dict[str, Any]:
+    """Always the first answer. `caught_up_at`: the event up to which frames are replay; None without `since`.
+
+    `heartbeat_sec`: how often this subscriber will hear a heartbeat; None: as often as everybody.
+    """
     return {
         "proto": PROTO,
         "caught_up_at": caught_up_at,
-        "heartbeat_sec": HEARTBEAT_SEC,
+        "heartbeat_sec": HEARTBEAT_SEC if heartbeat_sec is None else heartbeat_sec,
         "max_frame_bytes": MAX_FRAME_BYTES,
         "features": list(FEATURES),
         "kind": "subscribe_ack",

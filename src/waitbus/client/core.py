@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # A hub that lets this many heartbeats' time pass without a byte is taken for dead.
 HEARTBEATS_MISSED = 2.5
+# How often a client hears from the hub that must not take long to notice one that hangs: 7.5 s, by the above.
+CLOSE_HEARTBEAT_SEC = 3
 # A hub that went away is given this long to be brought back by whoever runs it, before a client starts one.
 GRACE_SEC = 1.0
 # How much a face reads at once, and how long a hub may take to accept the first frame.
@@ -74,6 +76,7 @@ class Stream:
         "_catch_up_at",
         "_decoder",
         "_failures",
+        "_heartbeat_sec",
         "_jitter",
         "_local",
         "_lost_at",
@@ -82,6 +85,7 @@ class Stream:
         "_starts",
         "_unanswered",
         "acked",
+        "asked_at",
         "cursor",
         "live",
         "predicate",
@@ -89,13 +93,21 @@ class Stream:
         "retry_at",
     )
 
-    def __init__(self, predicate: Predicate | None = None, since: str | None = None, jitter: float = 0.0) -> None:
+    def __init__(
+        self,
+        predicate: Predicate | None = None,
+        since: str | None = None,
+        jitter: float = 0.0,
+        heartbeat_sec: int | None = None,
+    ) -> None:
         self.predicate = predicate
         # The event_id after which the next connection replays; None before there is any: live only.
         self.cursor = since
         # Whether this connection was answered, and whether it has sent all that was committed before.
         self.acked = False
         self.live = False
+        # When this connection asked: once it is live, all that was committed before then has come.
+        self.asked_at = 0.0
         self.read_until = 0.0
         self.retry_at = 0.0
         # Spreads the reconnects of many clients of one dead hub: a fraction of the delay, 0..1.
@@ -105,6 +117,8 @@ class Stream:
         self._catch_up_at: str | None = None
         self._decoder: wire.Decoder | None = None
         self._failures = 0
+        # How often the hub is asked to be heard: see `CLOSE_HEARTBEAT_SEC`. None: as often as it likes.
+        self._heartbeat_sec = heartbeat_sec
         self._local = False
         self._lost_at = 0.0
         self._recent: dict[str, None] = {}
@@ -147,8 +161,11 @@ class Stream:
         self.cursor = self.resume_at
         self._decoder = wire.Decoder()
         self.acked = self.live = False
+        self.asked_at = now
         self.read_until = now + wire.FIRST_FRAME_SEC
-        frame = wire.subscribe_frame(since=self.cursor, match=self.predicate, caught_up=True)
+        frame = wire.subscribe_frame(
+            since=self.cursor, match=self.predicate, caught_up=True, heartbeat_sec=self._heartbeat_sec
+        )
         return wire.encode(frame)
 
     def feed(self, data: bytes, now: float) -> list[Item]:

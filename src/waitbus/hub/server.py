@@ -23,6 +23,7 @@ from waitbus.hub.connection import Connection
 from waitbus.hub.doorbell import Doorbell
 from waitbus.hub.fanout import Fanout, wants
 from waitbus.hub.feed import PRUNE_EVERY_SEC, Feed
+from waitbus.hub.heartbeat import Heartbeats
 from waitbus.hub.listen import HubLock, Listeners
 from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
 from waitbus.hub.sweep import Sweep
@@ -88,7 +89,7 @@ class Hub:
         self.stopped: asyncio.Future[None] = loop.create_future()
         self._emptied: asyncio.Future[None] | None = None
         loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
-        self._every(wire.HEARTBEAT_SEC, self._heartbeat)
+        self._heartbeats = Heartbeats(loop, self._beat)
         self._every(PRUNE_EVERY_SEC, lambda: self.feed.maintain(loop))
         if interval := watchdog_interval():
             self._every(interval, lambda: notify("WATCHDOG=1"))
@@ -149,7 +150,8 @@ class Hub:
         else:
             session.cursor = self.feed.cursor_of(subscription.since)
             caught_up_at = self.feed.id_at(session.horizon) or subscription.since
-        session.push(wire.encode(wire.ack_frame(caught_up_at)))
+        session.push(wire.encode(wire.ack_frame(caught_up_at, subscription.heartbeat_sec)))
+        self._heartbeats.add(connection, subscription.heartbeat_sec)
         self._replay_turn(connection)
 
     def on_drained(self, connection: Connection) -> None:
@@ -160,6 +162,7 @@ class Hub:
         self._connections.discard(connection)
         self._awaiting.pop(connection, None)
         self._fanout.discard(connection)
+        self._heartbeats.discard(connection)
         if not self._connections:
             self._now_alone()
 
@@ -299,12 +302,14 @@ class Hub:
             caught_up=caught_up,
         )
 
-    def _heartbeat(self) -> None:
-        frames = {state: wire.encode(self._heartbeat_frame(live=state == LIVE)) for state in (REPLAY, LIVE)}
-        for connection in list(self._connections):
-            frame = frames.get(connection.session.state)
-            if frame is not None:
-                connection.push(frame)
+    def _beat(self, connections: list[Connection]) -> None:
+        frames: dict[int, bytes] = {}
+        for connection in connections:
+            state = connection.session.state
+            if state in (REPLAY, LIVE):
+                if state not in frames:
+                    frames[state] = wire.encode(self._heartbeat_frame(live=state == LIVE))
+                connection.push(frames[state])
                 self._settle(connection)
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -319,6 +324,7 @@ class Hub:
         self._loop.remove_reader(self.listeners.broadcast.fileno())
         self._doorbell.close()
         self._sweep.stop()
+        self._heartbeats.stop()
         for timer in (*self._timers, self._idle_timer):
             if timer is not None:
                 timer.cancel()
