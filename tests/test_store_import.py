@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from waitbus.event import EventInsert, is_ulid
-from waitbus.settings import Settings, SettingsError, ensure_private_dir
+from waitbus.private import ensure_private_dir
+from waitbus.settings import Settings, SettingsError
 from waitbus.store import importer
 from waitbus.store.append import Appender
 from waitbus.store.importer import import_v020

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from waitbus.event import NATURAL_FIELDS, EventInsert, WaitbusError
-from waitbus.settings import Settings, SettingsError, ensure_private_dir, load
+from waitbus.private import ensure_private_dir
+from waitbus.settings import Settings, SettingsError, load
 from waitbus.store import migrate
 from waitbus.store.append import Appender
 from waitbus.store.facts import counts, facts, troubles

@@ -1,21 +1,22 @@
 """Where things are and how they behave: `WAITBUS_*`, then `config.toml`, then the defaults.
 
-Loading touches no directory and imports `tomllib` only when a file says something: every verb pays for this file.
-A place is used only when it is ours alone; otherwise it is refused by its name.
+Loading changes no directory and imports `tomllib` only when a file says something: every verb pays for this file.
+Whether a place is ours alone is `private`'s to check, when it is used.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import sys
 
-from waitbus.event import WaitbusError
+from waitbus.private import RUNTIME, STATE, SettingsError, can_make, foreign_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Never
+
+__all__ = ["Settings", "SettingsError", "load", "parse_duration", "parse_size"]
 
 DAY_S = 86_400
 MIB = 1 << 20
@@ -45,10 +46,6 @@ _FALSE = ("0", "false", "no", "off")
 _LARGEST = (1 << 63) - 1
 
 
-class SettingsError(WaitbusError):
-    """A setting that cannot be read, or a place that is not ours alone: what to change, or the command to run."""
-
-
 class Settings:
     """Every path and every limit, resolved. Made by `load`; by convention nobody writes to it afterwards.
 
@@ -57,14 +54,12 @@ class Settings:
 
     __slots__ = (
         "autostart",
-        "autostart_lock",
         "bell_socket",
         "broadcast_socket",
         "config_path",
         "db_path",
         "doorbell_socket",
         "durability",
-        "hub_lock",
         "hub_log",
         "idle_exit_s",
         "max_age_s",
@@ -77,18 +72,18 @@ class Settings:
     )
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self.config_path = config = _place(environ, "WAITBUS_CONFIG", _config_home(environ), "config.toml")
-        self.state_dir = state = _place(environ, "WAITBUS_STATE_DIR", _state_home(environ), "")
-        self.runtime_dir = runtime = _place(environ, "WAITBUS_RUNTIME_DIR", _runtime_home(environ), "")
-        self.db_path = _place(environ, "WAITBUS_DB", state, "waitbus.db")
-        self.broadcast_socket = _place(environ, "WAITBUS_BROADCAST_SOCKET", runtime, "broadcast.sock")
-        self.doorbell_socket = _place(environ, "WAITBUS_DOORBELL_SOCKET", runtime, "doorbell.sock")
-        self.bell_socket = os.path.join(os.path.dirname(self.doorbell_socket), "bell.sock")
-        self.hub_lock = os.path.join(state, "hub.lock")
+        self.state_dir = state = _place(environ, STATE, _state_home, "")
+        self.runtime_dir = runtime = _place(environ, RUNTIME, _runtime_home, "")
+        self.config_path = config = _place(
+            environ, "WAITBUS_CONFIG", lambda environ: _config_home(environ) or state, "config.toml"
+        )
+        self.db_path = _place(environ, "WAITBUS_DB", lambda _: state, "waitbus.db")
+        self.broadcast_socket = _place(environ, "WAITBUS_BROADCAST_SOCKET", lambda _: runtime, "broadcast.sock")
+        self.doorbell_socket = doorbell = _place(environ, "WAITBUS_DOORBELL_SOCKET", lambda _: runtime, _DOORBELL)
+        self.bell_socket = _bell_beside(doorbell)
         self.hub_log = os.path.join(state, "hub.log")
-        self.autostart_lock = os.path.join(runtime, "autostart.lock")
         _check_address(environ, "WAITBUS_BROADCAST_SOCKET", self.broadcast_socket)
-        _check_address(environ, "WAITBUS_DOORBELL_SOCKET", self.doorbell_socket)
+        _check_address(environ, "WAITBUS_DOORBELL_SOCKET", max(doorbell, self.bell_socket, key=len))
         self.durability = "process"
         self.retention = True
         self.max_age_s: float = 30 * DAY_S
@@ -102,6 +97,21 @@ class Settings:
         if switch:
             self.autostart = _env_switch("WAITBUS_AUTOSTART", switch)
 
+    @property
+    def store(self) -> str:
+        """The file that is meant, links resolved: two names of one store are one store."""
+        return os.path.realpath(self.db_path)
+
+    @property
+    def hub_lock(self) -> str:
+        """What the hub of this store locks; its content says where that hub listens. It lies beside the store."""
+        return _beside(self.store, "hub")
+
+    @property
+    def autostart_lock(self) -> str:
+        """What a client locks while it starts a hub for this store."""
+        return _beside(self.store, "autostart")
+
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from an environment (default: the process's) and the config file it points to.
@@ -111,25 +121,79 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return Settings(os.environ if environ is None else environ)
 
 
-def _place(environ: Mapping[str, str], variable: str, parent: str, name: str) -> str:
-    value = environ.get(variable) or os.path.join(parent, name)
+# Where things are.
+
+_DB = "waitbus.db"
+_DOORBELL = "doorbell.sock"
+
+
+def _beside(store: str, what: str) -> str:
+    """A lock beside the store: not named as SQLite's files are, so that who removes those leaves it there."""
+    directory, name = os.path.split(store)
+    return os.path.join(directory, f"{what}.lock" if name == _DB else f"{what}-{name}.lock")
+
+
+def _bell_beside(doorbell: str) -> str:
+    """The bell's path by the doorbell's, so that two buses with doorbells in one directory have a bell each."""
+    directory, name = os.path.split(doorbell)
+    return os.path.join(directory, "bell.sock" if name == _DOORBELL else f"bell-{name}")
+
+
+def _place(environ: Mapping[str, str], variable: str, home: Callable[[Mapping[str, str]], str], name: str) -> str:
+    value = environ.get(variable) or os.path.join(home(environ), name)
     if "\0" in value:
-        raise SettingsError(f"{variable or name} holds a zero byte: set it to a path")
-    return os.path.abspath(value)
+        raise SettingsError(f"{variable} holds a zero byte: set it to a path")
+    if value[0] == "~":
+        raise SettingsError(f"{variable} begins with ~, which only a shell expands: write the whole path")
+    try:
+        return os.path.abspath(value)
+    except OSError:  # relative, and the working directory is gone
+        raise SettingsError(
+            f"{variable} is not absolute, and the working directory is gone: write the whole path"
+        ) from None
 
 
 def _home(environ: Mapping[str, str]) -> str:
-    return environ.get("HOME") or os.path.expanduser("~")
+    """The home directory. Raises `SettingsError` when there is none to be used."""
+    home = environ.get("HOME")
+    uid = os.geteuid()
+    if home is None:
+        import pwd
+
+        try:
+            home = pwd.getpwuid(uid).pw_dir
+        except KeyError:
+            raise SettingsError(
+                f"HOME is not set, and user {uid} has no passwd entry: set WAITBUS_STATE_DIR to a directory of your own"
+            ) from None
+    if not os.path.isabs(home):
+        raise SettingsError(
+            f"the home directory {home!r} is not an absolute path: set HOME, or set WAITBUS_STATE_DIR to a directory "
+            "of your own"
+        )
+    # What root makes in a user's home (`sudo -E`) locks that user out.
+    owner = foreign_owner(home) if uid == 0 else None
+    if owner is not None:
+        raise SettingsError(
+            f"the home directory {home} belongs to user {owner}, not to you ({uid}): "
+            f"run it as user {owner}, or set WAITBUS_STATE_DIR to a directory of your own"
+        )
+    return home
 
 
 def _xdg(environ: Mapping[str, str], variable: str) -> str | None:
-    """An XDG directory; the specification says to ignore one that is not absolute."""
+    """An XDG directory. The specification has one ignored that is not absolute, or not owned by the user."""
     value = environ.get(variable)
-    return value if value and os.path.isabs(value) else None
+    return value if value and os.path.isabs(value) and foreign_owner(value) is None else None
 
 
-def _config_home(environ: Mapping[str, str]) -> str:
-    return os.path.join(_xdg(environ, "XDG_CONFIG_HOME") or os.path.join(_home(environ), ".config"), "waitbus")
+def _config_home(environ: Mapping[str, str]) -> str | None:
+    """None without a home: it then lies beside the store."""
+    base = _xdg(environ, "XDG_CONFIG_HOME")
+    try:
+        return os.path.join(base or os.path.join(_home(environ), ".config"), "waitbus")
+    except SettingsError:
+        return None
 
 
 def _state_home(environ: Mapping[str, str]) -> str:
@@ -139,11 +203,17 @@ def _state_home(environ: Mapping[str, str]) -> str:
 
 
 def _runtime_home(environ: Mapping[str, str]) -> str:
+    base = None if MACOS else _xdg(environ, "XDG_RUNTIME_DIR")
+    # It is taken away when the user logs out, and what still runs then cannot make it again.
+    return os.path.join(base, "waitbus") if base and can_make(base) else spare_runtime_dir()
+
+
+def spare_runtime_dir() -> str:
+    """The runtime directory of who has no `XDG_RUNTIME_DIR`."""
     if MACOS:
         return os.path.join(os.confstr("CS_DARWIN_USER_TEMP_DIR") or "/tmp", "waitbus")  # noqa: S108
-    base = _xdg(environ, "XDG_RUNTIME_DIR")
     # In /tmp the name is anybody's to take: `ensure_private_dir` refuses it when somebody did.
-    return os.path.join(base, "waitbus") if base else f"/tmp/waitbus-{os.geteuid()}"  # noqa: S108
+    return f"/tmp/waitbus-{os.geteuid()}"  # noqa: S108
 
 
 def _check_address(environ: Mapping[str, str], variable: str, path: str) -> None:
@@ -304,98 +374,3 @@ def _split(text: str, alphabet: str) -> tuple[str, str]:
     """The longest beginning of `text` made of `alphabet`, and the rest."""
     rest = text.lstrip(alphabet)
     return text[: len(text) - len(rest)], rest
-
-
-# Places that must be ours alone.
-
-
-def ensure_private_dir(path: str) -> None:
-    """Make `path` and what is missing above it, 0700; refuse what is there when it is not a directory of ours alone.
-
-    Raises `SettingsError` with the path and the command that mends it.
-    """
-    try:
-        check_private_dir(path)
-    except FileNotFoundError:
-        _make_dirs(path)
-        check_private_dir(path)
-
-
-def check_private_dir(path: str) -> None:
-    """Check that `path` is a directory of ours that nobody else may look into.
-
-    Raises ``FileNotFoundError`` when nothing is there, else `SettingsError` with the path and what to do.
-    """
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise SettingsError(f"cannot look at {path}: {error.strerror}") from None
-    mode = found.st_mode
-    if stat.S_ISLNK(mode):
-        raise SettingsError(
-            f"{path} is a symbolic link: use the directory itself, or remove the link: rm {quote(path)}"
-        )
-    if not stat.S_ISDIR(mode):
-        raise SettingsError(f"{path} is not a directory: move it away: mv {quote(path)} {quote(path + '.old')}")
-    check_owner(path, found)
-    if mode & 0o077:
-        raise SettingsError(
-            f"{path} is open to other users (mode {stat.S_IMODE(mode):04o}): run chmod 700 {quote(path)}"
-        )
-
-
-def _make_dirs(path: str) -> None:
-    missing = []
-    while not os.path.lexists(path):
-        missing.append(path)
-        parent = os.path.dirname(path)
-        if parent == path:
-            break
-        path = parent
-    for path in reversed(missing):
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:  # another process was quicker; what it made is checked like any other
-            continue
-        except OSError as error:
-            raise SettingsError(f"cannot make the directory {path}: {error.strerror}") from None
-
-
-def check_owner(path: str, found: os.stat_result) -> None:
-    """Raise `SettingsError` when `path`, whose `lstat` is `found`, belongs to another user."""
-    uid = os.geteuid()
-    if found.st_uid != uid:
-        raise SettingsError(
-            f"{path} belongs to user {found.st_uid}, not to you ({uid}): "
-            f"run chown {uid} {quote(path)} as root, or use another place"
-        )
-
-
-def check_private_socket(path: str) -> None:
-    """Check that `path` is a socket of ours that nobody else may connect to.
-
-    Raises ``FileNotFoundError`` when nothing is there, else `SettingsError` with the path and what to do.
-    """
-    try:
-        found = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(path) from None
-    except OSError as error:
-        raise SettingsError(f"cannot look at {path}: {error.strerror}") from None
-    mode = found.st_mode
-    if not stat.S_ISSOCK(mode):
-        raise SettingsError(f"{path} is not a socket: remove it: rm {quote(path)}")
-    check_owner(path, found)
-    if mode & 0o077:
-        raise SettingsError(
-            f"{path} is open to other users (mode {stat.S_IMODE(mode):04o}): run chmod 600 {quote(path)}"
-        )
-
-
-def quote(text: str) -> str:
-    """`text` as one word for a POSIX shell (`shlex` would bring `re` along)."""
-    if text and not text.strip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_"):
-        return text
-    return "'" + text.replace("'", "'\"'\"'") + "'"

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from waitbus import settings as settings_module
+from waitbus.private import ensure_private_dir
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 30.0  # seconds given to what should take a fraction of one
@@ -42,8 +43,8 @@ class Bus:
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
         }
         self.settings = settings_module.load(self.environ)
-        settings_module.ensure_private_dir(self.settings.state_dir)
-        settings_module.ensure_private_dir(self.settings.runtime_dir)
+        ensure_private_dir(self.settings.state_dir)
+        ensure_private_dir(self.settings.runtime_dir)
         self.children: list[Child] = []
 
     def spawn(self, name: str, *argv: str, **environ: str) -> Child:

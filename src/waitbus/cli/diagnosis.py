@@ -11,7 +11,8 @@ import waitbus
 from waitbus.cli.status import hub_state
 from waitbus.cli.times import size, span
 from waitbus.event import WaitbusError
-from waitbus.settings import check_private_dir, check_private_socket, load
+from waitbus.private import check_private_dir, check_private_socket
+from waitbus.settings import load
 from waitbus.store import migrate
 from waitbus.store.importer import OLD_NAME
 from waitbus.store.open import open_reader

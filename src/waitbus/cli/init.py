@@ -9,7 +9,8 @@ import argparse
 import os
 
 from waitbus.cli.output import has_colour, note, out, out_json, painted, safe
-from waitbus.settings import SettingsError, ensure_private_dir, load
+from waitbus.private import RUNTIME, SettingsError, ensure_private_dir, make_dirs
+from waitbus.settings import load
 from waitbus.store.importer import import_v020
 from waitbus.store.open import open_reader, open_writer
 
@@ -114,7 +115,7 @@ def _places(settings: Settings) -> dict[str, str]:
 def _make(settings: Settings, *, with_config: bool) -> dict[str, tuple[str, str]]:
     was_there = {what: os.path.lexists(path) for what, path in _places(settings).items()}
     ensure_private_dir(settings.state_dir)
-    ensure_private_dir(settings.runtime_dir)
+    ensure_private_dir(settings.runtime_dir, RUNTIME)
     open_writer(settings).close()
     if with_config and not was_there["config"]:
         _write_config(settings.config_path)
@@ -122,8 +123,8 @@ def _make(settings: Settings, *, with_config: bool) -> dict[str, tuple[str, str]
 
 
 def _write_config(path: str) -> None:
+    make_dirs(os.path.dirname(path), "WAITBUS_CONFIG")
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:  # somebody was quicker

@@ -12,7 +12,7 @@ import signal
 import time
 
 from waitbus.event import ALWAYS_FIELDS, FIELD_COLUMNS, NATURAL_FIELDS, WaitbusError
-from waitbus.settings import ensure_private_dir
+from waitbus.private import RUNTIME, ensure_private_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class Reaction:
         return True
 
     def _write(self, event_id: str, frame: Mapping[str, Any]) -> str:
-        ensure_private_dir(self._directory)
+        ensure_private_dir(self._directory, RUNTIME)
         path = os.path.join(self._directory, f"event-{os.getpid()}-{event_id}.json")
         raw = json.dumps(frame).encode() + b"\n"
         self._file = path

@@ -11,7 +11,8 @@ from waitbus.cli.times import size, span
 from waitbus.client.autostart import ABSENT, connect
 from waitbus.event import WaitbusError
 from waitbus.predicate import Predicate
-from waitbus.settings import SettingsError, check_private_dir, load
+from waitbus.private import SettingsError, check_private_dir
+from waitbus.settings import load
 from waitbus.store.facts import facts
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after

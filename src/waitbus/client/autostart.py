@@ -13,7 +13,7 @@ import time
 
 from waitbus.client.core import HubError
 from waitbus.event import one_line
-from waitbus.settings import check_private_socket, ensure_private_dir
+from waitbus.private import RUNTIME, check_private_socket, ensure_private_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def ensure_hub(settings: Settings) -> None:
     if _listens(settings):
         return
     deadline = time.monotonic() + START_SEC
-    ensure_private_dir(settings.runtime_dir)
+    ensure_private_dir(settings.runtime_dir, RUNTIME)
     ensure_private_dir(settings.state_dir)
     lock = _open(settings.autostart_lock, os.O_RDWR)
     try:

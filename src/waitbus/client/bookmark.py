@@ -12,7 +12,7 @@ from collections import deque
 from waitbus.client.core import CaughtUp, Stream, since_ulid
 from waitbus.event import WaitbusError, is_ulid, one_line
 from waitbus.predicate import Predicate, all_of
-from waitbus.settings import ensure_private_dir
+from waitbus.private import ensure_private_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

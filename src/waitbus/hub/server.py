@@ -27,7 +27,7 @@ from waitbus.hub.heartbeat import Heartbeats
 from waitbus.hub.listen import HubLock, Listeners
 from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
 from waitbus.hub.sweep import Sweep
-from waitbus.settings import ensure_private_dir
+from waitbus.private import RUNTIME, ensure_private_dir
 from waitbus.store.prefilter import condition_of
 
 _ssl_loaded = "ssl" in sys.modules
@@ -380,7 +380,7 @@ def serve(settings: Settings, *, idle_exit: float | None = None, ready_fd: int |
     hub holds the lock, a directory is not private, the store is not ours to read.
     """
     ensure_private_dir(settings.state_dir)
-    ensure_private_dir(settings.runtime_dir)
+    ensure_private_dir(settings.runtime_dir, RUNTIME)
     lock = HubLock(settings.hub_lock)
     _allow_descriptors()
     try:

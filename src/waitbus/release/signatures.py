@@ -124,7 +124,7 @@ def _ask(tool: str, artifact: Artifact, bundle: str | None, announce: Callable[[
 
 def run_tool(tool: str, command: list[str], meaning: str, announce: Callable[[str], object]) -> Check:
     """Run a command without a shell and without input, and read its exit code."""
-    from waitbus.settings import quote
+    from waitbus.private import quote
 
     announce(f"running {' '.join(map(quote, command))}")
     environ = {name: value for name, value in os.environ.items() if name not in _DROPPED_VARIABLES}

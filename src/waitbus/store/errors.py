@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from waitbus.event import WaitbusError
-from waitbus.settings import quote
+from waitbus.private import quote
 
 
 class StoreError(WaitbusError):

@@ -11,7 +11,7 @@ import sqlite3
 import time
 
 from waitbus.event import FIELD_COLUMNS
-from waitbus.settings import check_owner
+from waitbus.private import check_owner
 from waitbus.store.errors import StoreError, explain
 from waitbus.store.open import address_of, open_writer
 

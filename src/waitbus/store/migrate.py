@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from waitbus.settings import quote
+from waitbus.private import quote
 from waitbus.store.clock import elapsed, pause, real_ns
 from waitbus.store.errors import StoreError, is_busy
 

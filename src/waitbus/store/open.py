@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import sys
 
-from waitbus.settings import SettingsError, check_owner, check_private_dir, ensure_private_dir, quote
+from waitbus.private import SettingsError, check_owner, check_private_dir, ensure_private_dir, quote
 from waitbus.store import migrate
 from waitbus.store.errors import StoreBusy, StoreDamaged, StoreError, explain, is_busy
 from waitbus.store.wal import LIMIT
@@ -108,7 +108,7 @@ def _check_directory(path: str, state_dir: str) -> None:
         found = os.stat(directory)
     except OSError as error:
         raise StoreError(f"cannot open {path}: {directory}: {error.strerror}") from None
-    check_owner(directory, found)
+    check_owner(directory, found, "WAITBUS_DB")
     if found.st_mode & 0o022:
         raise SettingsError(
             f"{directory} can be written by other users (mode {stat.S_IMODE(found.st_mode):04o}): "
