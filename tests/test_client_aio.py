@@ -1,10 +1,13 @@
-"""The asyncio face on a real hub: the same promises, and a cancelled wait loses nothing and leaves nothing open."""
+"""The asyncio face on a real hub: the same promises, and a cancelled wait loses nothing and keeps its connection."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -112,19 +115,21 @@ def test_an_event_too_large_for_a_frame_comes_from_the_store(hub: HubProcess) ->
     asyncio.run(main())
 
 
-def test_a_cancelled_wait_loses_nothing_and_leaves_nothing_open(hub: HubProcess) -> None:
+def test_a_cancelled_wait_loses_nothing_and_keeps_its_connection(hub: HubProcess) -> None:
     async def main() -> None:
         tell(0)  # the bell's own socket is there from now on
         before = sockets()
         events = asubscribe(timeout=PATIENCE)
-        # Waits are cut off at any point: before the answer, while nothing comes, while something does.
+        await events.__aenter__()
+        ours = sockets() - before
+        assert len(ours) == 1
         for patience in (0, 0.001, 0.05):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(events), patience)
-            assert sockets() == before
+            assert sockets() - before == ours
         tell(1, 2)
         numbers = []
-        for step in range(3, 12):
+        for step in range(3, 12):  # cut off at any point: while nothing comes, while something does
             waiting = asyncio.ensure_future(anext(events))
             for _ in range(step):
                 await asyncio.sleep(0)
@@ -135,13 +140,45 @@ def test_a_cancelled_wait_loses_nothing_and_leaves_nothing_open(hub: HubProcess)
                 numbers.append(waiting.result().fields["n"])
         numbers += await take(events, 11 - len(numbers))
         assert numbers == list(range(1, 12))
+        assert sockets() - before == ours
         events.close()
         assert sockets() == before
 
     asyncio.run(main())
 
 
-def test_a_cancelled_task_leaves_no_socket_open(hub: HubProcess) -> None:
+@pytest.mark.parametrize("turns", range(6))
+def test_one_cancelled_before_it_is_subscribed_loses_nothing_from_then_on(hub: HubProcess, turns: int) -> None:
+    async def main() -> None:
+        events = asubscribe(since="start", timeout=PATIENCE)
+        waiting = asyncio.ensure_future(anext(events))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        tell(1, 2)
+        await asyncio.wait([waiting])
+        got = [] if waiting.cancelled() else [waiting.result().fields["n"]]
+        assert got + await take(events, 2 - len(got)) == [1, 2]
+        events.close()
+
+    asyncio.run(main())
+
+
+def test_a_time_out_ends_the_iteration_and_keeps_the_connection(hub: HubProcess) -> None:
+    async def main() -> None:
+        tell(0)
+        before = sockets()
+        async with asubscribe(timeout=0.05) as events:
+            ours = sockets() - before
+            assert [event async for event in events] == []
+            tell(1)
+            assert [event.fields["n"] async for event in events] == [1]
+            assert sockets() - before == ours
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_task_that_is_gone_leaves_no_socket_open(hub: HubProcess) -> None:
     async def loop() -> None:
         async for _ in asubscribe():
             pass
@@ -152,9 +189,149 @@ def test_a_cancelled_task_leaves_no_socket_open(hub: HubProcess) -> None:
         while not sockets() - before:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0)
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
+        assert task.cancelled()
+        del task
+        gc.collect()
         assert sockets() == before
+
+    asyncio.run(main())
+
+
+async def until_it_rests(events: AsyncSubscription) -> None:
+    """The other task's wait is in the socket: it has subscribed, and nothing comes."""
+    while not (events.stream.live and events._wake):  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0)
+
+
+class TestClose:
+    """From another task, while one waits for an event."""
+
+    def test_the_one_who_waits_gets_the_end_of_the_iteration(self, hub: HubProcess) -> None:
+        async def main() -> None:
+            events = asubscribe()
+            waiting = asyncio.ensure_future(anext(events, None))
+            await until_it_rests(events)
+            await events.aclose()
+            assert await asyncio.wait_for(waiting, PATIENCE) is None
+            with pytest.raises(StopAsyncIteration):
+                await anext(events)
+            await events.aclose()
+
+        asyncio.run(main())
+
+    def test_a_loop_over_events_ends(self, hub: HubProcess) -> None:
+        async def consume(events: AsyncSubscription) -> list[int]:
+            return [event.fields["n"] async for event in events]
+
+        async def main() -> None:
+            tell(1)
+            events = asubscribe(since="start")
+            task = asyncio.create_task(consume(events))
+            await until_it_rests(events)
+            await events.aclose()
+            assert await asyncio.wait_for(task, PATIENCE) == [1]
+
+        asyncio.run(main())
+
+    def test_one_that_is_cancelled_at_the_same_time_is_cancelled(self, hub: HubProcess) -> None:
+        async def main() -> None:
+            events = asubscribe()
+            waiting = asyncio.ensure_future(anext(events))
+            await until_it_rests(events)
+            await events.aclose()
+            waiting.cancel()
+            await asyncio.wait([waiting], timeout=PATIENCE)
+            assert waiting.cancelled()
+
+        asyncio.run(main())
+
+    def test_a_number_that_is_given_to_another_socket_stays_its_own(self, hub: HubProcess) -> None:
+        """Between the close and the turn of the one who waited, somebody else opens and waits."""
+
+        async def main() -> None:
+            events = asubscribe()
+            waiting = asyncio.ensure_future(anext(events, None))
+            await until_it_rests(events)
+            assert events._socket is not None
+            number = events._socket.fileno()
+            events.close()
+            mine, other = socket.socketpair()
+            assert number in (mine.fileno(), other.fileno())
+            mine, other = (mine, other) if mine.fileno() == number else (other, mine)
+            readable = asyncio.Event()
+            asyncio.get_running_loop().add_reader(mine.fileno(), readable.set)
+            assert await asyncio.wait_for(waiting, PATIENCE) is None
+            other.send(b"x")
+            await asyncio.wait_for(readable.wait(), PATIENCE)
+            asyncio.get_running_loop().remove_reader(mine.fileno())
+            mine.close()
+            other.close()
+
+        asyncio.run(main())
+
+    def test_it_ends_the_wait_for_a_hub_that_is_gone(self, hub: HubProcess) -> None:
+        async def main() -> None:
+            events = asubscribe()
+            waiting = asyncio.ensure_future(anext(events, None))
+            await until_it_rests(events)
+            hub.stop(signal.SIGKILL)
+            while events.stream.connected:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+            await events.aclose()
+            assert await asyncio.wait_for(waiting, PATIENCE) is None
+
+        asyncio.run(main())
+
+    def test_it_ends_the_wait_for_a_hub_that_starts(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        started, go_on = threading.Event(), threading.Event()
+
+        def slow(settings: Settings, *_: object) -> None:
+            started.set()
+            go_on.wait(PATIENCE)
+
+        monkeypatch.setattr("waitbus.client.aio.ensure_hub", slow)
+
+        async def main() -> None:
+            events = asubscribe(autostart=True)
+            waiting = asyncio.ensure_future(anext(events, None))
+            await asyncio.to_thread(started.wait, PATIENCE)
+            await events.aclose()
+            assert await asyncio.wait_for(waiting, PATIENCE) is None
+            go_on.set()
+
+        asyncio.run(main())
+
+    def test_on_entering_too(self, settings: Settings) -> None:
+        """A hub that accepts and does not answer."""
+        os.makedirs(settings.runtime_dir, mode=0o700)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(settings.broadcast_socket)
+        os.chmod(settings.broadcast_socket, 0o600)
+        listener.listen(1)
+
+        async def main() -> None:
+            events = asubscribe()
+            entering = asyncio.ensure_future(events.__aenter__())
+            while not events._wake:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+            events.close()
+            assert await asyncio.wait_for(entering, PATIENCE) is events
+            assert await anext(events, None) is None
+
+        asyncio.run(main())
+        listener.close()
+
+
+def test_two_tasks_on_one_subscription_are_told_so(hub: HubProcess) -> None:
+    async def main() -> None:
+        async with asubscribe(timeout=PATIENCE) as events:
+            waiting = asyncio.ensure_future(anext(events))
+            await until_it_rests(events)
+            with pytest.raises(RuntimeError, match="give each task its own"):
+                await anext(events)
+            tell(1)
+            assert (await waiting).fields["n"] == 1
 
     asyncio.run(main())
 

@@ -67,12 +67,96 @@ def test_since_an_event_is_strictly_after_it(hub: HubProcess) -> None:
         assert take(events, 1) == [2]
 
 
-def test_it_ends_when_nothing_came_for_the_time(hub: HubProcess) -> None:
+def test_it_ends_when_nothing_came_for_the_time_and_keeps_its_connection(hub: HubProcess) -> None:
     tell(1, 2)
     events = subscribe(since="start", timeout=0.05)
+    number = events.fileno()
     assert [event.fields["n"] for event in events] == [1, 2]
     assert next(events, None) is None
+    tell(3)
+    assert [event.fields["n"] for event in events] == [3]
+    assert events.fileno() == number
+    events.close()
+    assert next(events, None) is None
     assert events.fileno() == -1
+
+
+class TestClose:
+    """From another thread, while one waits for an event."""
+
+    def test_the_one_who_waits_gets_the_end_of_the_iteration(self, hub: HubProcess) -> None:
+        tell(1)
+        events = subscribe(since="start")
+        seen: list[int] = []
+        waiting = threading.Thread(target=lambda: seen.extend(event.fields["n"] for event in events))
+        waiting.start()
+        while not seen:
+            waiting.join(0.01)
+        events.close()
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive()
+        assert seen == [1]
+        assert events.fileno() == -1
+        events.close()
+
+    def test_it_ends_the_wait_for_a_hub_that_is_gone(self, hub: HubProcess) -> None:
+        events = subscribe()
+        waiting = threading.Thread(target=lambda: next(events, None))
+        waiting.start()
+        hub.stop(signal.SIGKILL)
+        while events.stream.connected:
+            waiting.join(0.01)
+        events.close()
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive()
+
+    def test_it_may_come_from_a_signal_handler(self, hub: HubProcess) -> None:
+        events = subscribe()
+        before = signal.signal(signal.SIGUSR1, lambda *_: events.close())
+        timer = threading.Timer(0.05, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1))
+        timer.start()
+        try:
+            assert next(events, None) is None
+        finally:
+            timer.join()
+            signal.signal(signal.SIGUSR1, before)
+        assert events.fileno() == -1
+
+    def test_in_a_forked_child_it_leaves_the_parent_alone(self, hub: HubProcess) -> None:
+        """Even when the fork came while a thread of the parent waited in the socket."""
+        events = subscribe(timeout=PATIENCE)
+        seen: list[int] = []
+        waiting = threading.Thread(target=lambda: seen.append(next(events).fields["n"]))
+        waiting.start()
+        while not events._busy:
+            waiting.join(0.001)
+        child = os.fork()
+        if child == 0:
+            events.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        tell(1)
+        waiting.join(PATIENCE)
+        assert seen == [1]
+        events.close()
+
+    def test_asked_for_more_it_says_that_it_was_closed(self, hub: HubProcess) -> None:
+        events = subscribe()
+        events.close()
+        with pytest.raises(HubError, match="was closed"):
+            events.receive()
+        with pytest.raises(HubError, match="was closed"):
+            events.open()
+
+    def test_at_any_moment_it_ends_every_wait(self, hub: HubProcess) -> None:
+        for _ in range(50):
+            events = subscribe(since="start")
+            waiting = threading.Thread(target=lambda events=events: list(events))
+            waiting.start()
+            events.close()
+            waiting.join(PATIENCE)
+            assert not waiting.is_alive()
+            assert events.fileno() == -1
 
 
 def test_a_large_backlog_comes_whole_and_in_order(hub: HubProcess) -> None:

@@ -1,7 +1,7 @@
 """The asyncio face: the same subscription, waited for without blocking the loop.
 
 The socket is read only while an event is asked for, and what was read is kept in the same step: a cancelled wait loses
-nothing.
+nothing, and the connection stays for the next one.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     import socket
-    from typing import Self
+    from collections.abc import Callable
+    from typing import Self, TypeVar
 
     from waitbus.client.bookmark import Inbox
     from waitbus.client.core import Stream
     from waitbus.event import Event
     from waitbus.predicate import Predicate
     from waitbus.settings import Settings
+
+    Result = TypeVar("Result")
 
 
 def asubscribe(
@@ -39,8 +42,8 @@ def asubscribe(
     """Yield as `subscribe` does, with the same arguments and promises, in an ``async for``.
 
     It is subscribed when the first event is asked for, or on entering ``async with asubscribe(...) as events``.
-    A cancelled wait, as in ``asyncio.wait_for(anext(events), 5)``, closes the connection and loses nothing: the next
-    event asked for is fetched from where it was.
+    A cancelled wait, as in ``asyncio.wait_for(anext(events), 5)``, keeps the connection and loses nothing: the next
+    event asked for is the one after the last that was given. `aclose()` from another task ends the iteration.
     """
     settings = settings or load()
     stream, inbox = prepare(predicates, source, since, bookmark, settings)
@@ -50,7 +53,7 @@ def asubscribe(
 class AsyncSubscription:
     """An asynchronous iterator of events. Made by `asubscribe`; for one task at a time."""
 
-    __slots__ = ("_autostart", "_closed", "_inbox", "_settings", "_socket", "_timeout", "stream")
+    __slots__ = ("_asked", "_autostart", "_closed", "_inbox", "_settings", "_socket", "_timeout", "_wake", "stream")
 
     def __init__(
         self, stream: Stream, inbox: Inbox, settings: Settings, timeout: float | None, autostart: bool
@@ -62,19 +65,26 @@ class AsyncSubscription:
         self._autostart = autostart
         self._socket: socket.socket | None = None
         self._closed = False
+        self._asked = False
+        # Ends the rest of the task that waits for an event; None while none does.
+        self._wake: Callable[[], None] | None = None
 
     async def aclose(self) -> None:
-        """End the subscription. The bookmark stays at the last event after which another was asked for."""
+        """End the subscription. The bookmark stays at the last event after which another was asked for.
+
+        A task that waits for an event gets the end of the iteration.
+        """
         self.close()
 
     def close(self) -> None:
         """What `aclose` does; it needs no waiting."""
         self._closed = True
+        self._awaken()
         self._drop()
 
     async def __aenter__(self) -> Self:
         try:
-            while not self.stream.ready:
+            while not self.stream.ready and not self._closed:
                 await self._step(None)
             self._inbox.begin()
         except BaseException:
@@ -89,92 +99,136 @@ class AsyncSubscription:
         return self
 
     async def __anext__(self) -> Event:
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        if self._asked:
+            raise RuntimeError("another task waits for an event of this subscription: give each task its own")
+        self._asked = True
         try:
-            while not self._closed:
-                item = self._inbox.take()
-                if item is None:
-                    if deadline is not None and time.monotonic() >= deadline:
-                        break
-                    await self._step(deadline)
-                elif not isinstance(item, Truncated):
-                    return item
-                elif (event := await self._fetch(item)) is not None:
-                    return event
-        except asyncio.CancelledError:
-            self._drop()
-            self.stream.hang_up()
-            raise
-        self.close()
-        raise StopAsyncIteration
+            event = await self._next()
+        finally:
+            self._asked = False
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def _next(self) -> Event | None:
+        """The next event; None when it was closed, or nothing came in time."""
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        while not self._closed:
+            item = self._inbox.take()
+            if item is None:
+                if not await self._step(deadline) and deadline is not None and time.monotonic() >= deadline:
+                    break
+            elif not isinstance(item, Truncated):
+                return item
+            elif (event := await self._fetch(item)) is not None:
+                return event
+        return None
 
     async def _fetch(self, item: Truncated) -> Event | None:
         from waitbus.client.fetch import from_store
 
         try:
-            return await asyncio.to_thread(from_store, self._settings, item.event_id)
+            return await self._in_thread(from_store, self._settings, item.event_id)
         except BaseException:  # a cancelled wait, or a store that fails just now: it is still to be given
             self._inbox.put_back(item)
             raise
 
-    async def _step(self, deadline: float | None) -> None:
-        """One connect or one read, no longer than `deadline`; what came is in the inbox."""
-        if self._socket is None:
-            await self._connect(deadline)
-            return
-        stream = self.stream
-        await _readable(self._socket, stream.patience(time.monotonic(), deadline))
+    async def _step(self, deadline: float | None) -> bool:
+        """One connect or one read, no longer than `deadline`; what came is in the inbox. False when nothing came."""
+        stream, now = self.stream, time.monotonic()
+        if self._socket is None and stream.retry_at <= now:
+            await self._connect()
+            return True
+        await self._rest(stream.patience(now, deadline), self._socket)
+        if self._socket is None:  # it was not there, or was closed meanwhile
+            return False
         # From here to the inbox there is no `await`: what was taken off the socket cannot be lost to a cancellation.
         try:
             data = self._socket.recv(RECV_BYTES)
         except BlockingIOError:
             if time.monotonic() < stream.read_until:
-                return
+                return False
             data = b""
         except OSError:
             data = b""
         self._inbox.extend(stream.feed(data, time.monotonic()))
         if not stream.connected:
             self._drop()
+        return True
 
-    async def _connect(self, deadline: float | None) -> None:
-        stream, now = self.stream, time.monotonic()
-        if stream.retry_at > now:
-            await asyncio.sleep(stream.patience(now, deadline))
-            return
+    async def _connect(self) -> None:
+        stream = self.stream
         self._socket, start = dial(stream, self._settings, self._autostart)
         if start:
-            await asyncio.to_thread(ensure_hub, self._settings)
+            await self._in_thread(ensure_hub, self._settings)
         if self._socket is None:
             return
-        first = stream.first_frame(time.monotonic(), time.time_ns())
         try:
-            async with asyncio.timeout(FIRST_SEND_SEC):
-                await asyncio.get_running_loop().sock_sendall(self._socket, first)
-        except OSError:  # TimeoutError is one
+            await self._send(self._socket, stream.first_frame(time.monotonic(), time.time_ns()))
+        except OSError:
             self._drop()
             stream.lost(time.monotonic())
+        except BaseException:  # half a frame may be on its way
+            self._drop()
+            stream.hang_up()
+            raise
+
+    async def _send(self, found: socket.socket, frame: bytes) -> None:
+        rest, deadline = memoryview(frame), time.monotonic() + FIRST_SEND_SEC
+        while rest and not self._closed:
+            try:
+                rest = rest[found.send(rest) :]
+            except BlockingIOError:
+                patience = deadline - time.monotonic()
+                if patience <= 0:
+                    raise TimeoutError from None
+                await self._rest(patience, found, writing=True)
+
+    async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result | None:
+        """The result of a call that blocks; None when `close` was called first. The thread is left to itself then."""
+        found = asyncio.ensure_future(asyncio.to_thread(call, *args))
+        found.add_done_callback(lambda _: self._awaken())
+        try:
+            while not found.done() and not self._closed:
+                await self._rest(None)
+            return found.result() if found.done() else None
+        finally:
+            found.cancel()
+
+    async def _rest(self, patience: float | None, found: socket.socket | None = None, *, writing: bool = False) -> None:
+        """Until the socket is ready, `patience` seconds have passed, or somebody wakes us."""
+        loop = asyncio.get_running_loop()
+        awake: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            # Not in the task, but now: the socket may be closed next, and its number given to somebody else.
+            nonlocal found
+            if found is not None:
+                (loop.remove_writer if writing else loop.remove_reader)(found.fileno())
+                found = None
+            if not awake.done():
+                awake.set_result(None)
+
+        self._wake = wake
+        if found is not None:
+            (loop.add_writer if writing else loop.add_reader)(found.fileno(), wake)
+        timer = None if patience is None else loop.call_later(patience, wake)
+        try:
+            await awake
+        finally:
+            wake()
+            self._wake = None
+            if timer is not None:
+                timer.cancel()
+
+    def _awaken(self) -> None:
+        if self._wake is not None:
+            self._wake()
 
     def _drop(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        found, self._socket = self._socket, None
+        if found is not None:
+            found.close()
 
     def __del__(self) -> None:
         self._drop()
-
-
-async def _readable(found: socket.socket, patience: float) -> None:
-    """Wait until the socket has something to read, at most `patience` seconds."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def on_readable() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(found.fileno(), on_readable)
-    try:
-        await asyncio.wait([ready], timeout=patience)
-    finally:
-        loop.remove_reader(found.fileno())

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import time
+from socket import SHUT_RDWR
 
 from waitbus.client.autostart import dial, ensure_hub
 from waitbus.client.bookmark import Inbox, prepare
-from waitbus.client.core import FIRST_SEND_SEC, RECV_BYTES, Truncated
+from waitbus.client.core import FIRST_SEND_SEC, RECV_BYTES, HubError, Truncated
 from waitbus.event import Event
 from waitbus.settings import load
 
@@ -42,10 +43,12 @@ def subscribe(
     `since` begins in the past: an event_id (strictly after it), a duration back from now (``"10m"``) or ``"start"``.
     `bookmark` names a file that holds the cursor between runs; once there, it wins over `since`. It is written when the
     next event is asked for, so that a crash repeats an event rather than loses one. `timeout`, in seconds, ends the
-    iteration when no event came for that long. `autostart` overrides the setting: whether to start a hub if none runs.
+    iteration when no event came for that long; the connection stays, and iterating again goes on. `autostart` overrides
+    the setting: whether to start a hub if none runs.
 
-    The iterator is a context manager with `close()`; it is for one thread at a time. After a fork the child goes on
-    with a connection of its own. Raises `HubError` when no hub can be reached, `PredicateError`, `SettingsError`.
+    The iterator is a context manager with `close()`, which any thread may call: it ends an iteration that waits in
+    another one. All else is for one thread at a time. After a fork the child goes on with a connection of its own.
+    Raises `HubError` when no hub can be reached, `PredicateError`, `SettingsError`.
     """
     settings = settings or load()
     stream, inbox = prepare(predicates, source, since, bookmark, settings)
@@ -55,7 +58,7 @@ def subscribe(
 class Subscription:
     """A blocking subscription: an iterator of events, or item by item with `receive`. Made by `subscribe`."""
 
-    __slots__ = ("_autostart", "_closed", "_inbox", "_pid", "_settings", "_socket", "_timeout", "stream")
+    __slots__ = ("_autostart", "_busy", "_closed", "_inbox", "_pid", "_settings", "_socket", "_timeout", "stream")
 
     def __init__(
         self,
@@ -73,13 +76,17 @@ class Subscription:
         self._autostart = settings.autostart if autostart is None else autostart
         self._socket: socket.socket | None = None
         self._pid = os.getpid()
+        # `close` sets the first and reads the second, `_step` the other way round: one of them lets the socket go.
         self._closed = False
+        self._busy = False
 
     def open(self) -> Self:
         """Connect, and return when the hub has answered. What came along is kept for `receive`."""
         try:
+            self._check_open()
             while not self.stream.ready:
-                self._inbox.extend(self._step(None))
+                self._inbox.extend(self._step(None) or ())
+                self._check_open()
             self._inbox.begin()
         except BaseException:
             self.close()
@@ -87,13 +94,18 @@ class Subscription:
         return self
 
     def receive(self, deadline: float | None = None) -> list[Item]:
-        """Block until something comes, at most until `deadline` (of ``time.monotonic()``): then the list is empty."""
-        items = self._inbox.drain()
-        while not items:
-            items = self._step(deadline)
-            if not items and deadline is not None and time.monotonic() >= deadline:
-                break
+        """Block until something comes, at most until `deadline` (of ``time.monotonic()``): then the list is empty.
+
+        What has come by then is still given, however late the caller looks. Raises `HubError` when it was closed.
+        """
+        items = self._receive(deadline)
+        self._check_open()
         return items
+
+    def renew(self) -> None:
+        """Leave this connection for another one. Once that is live, all that was committed before now has come."""
+        self._drop()
+        self.stream.lost(time.monotonic())
 
     def resolve(self, item: Item) -> Event | None:
         """The event an item stands for; one too large for a frame is read from the store. None for a marker."""
@@ -110,42 +122,74 @@ class Subscription:
     def close(self) -> None:
         """End the subscription. The bookmark stays at the last event after which another was asked for."""
         self._closed = True
-        self._drop()
-
-    def _step(self, deadline: float | None) -> list[Item]:
-        """One connect or one read, no longer than `deadline`. What came, which may be nothing."""
-        if self._pid != os.getpid():  # a forked child: the socket stays the parent's
-            self._pid = os.getpid()
+        found = self._socket
+        if not self._busy or self._pid != os.getpid():  # a forked child: the parent goes on with the socket
             self._drop()
-            self.stream.hang_up()
-        if self._socket is None:
-            self._connect(deadline)
-            return []
-        data = self._read(self._socket, deadline)
-        if data is None:
-            return []
+        elif found is not None:
+            # Another thread waits in it, and a number that is closed may be given to somebody else: it lets it go.
+            try:
+                found.shutdown(SHUT_RDWR)
+            except OSError:
+                return
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HubError("this subscription was closed: make another one")
+
+    def _receive(self, deadline: float | None) -> list[Item]:
+        items = self._inbox.drain()
+        while not items and not self._closed:
+            came = self._step(deadline)
+            if came is None and deadline is not None and time.monotonic() >= deadline:
+                break
+            items = came or []
+        return items
+
+    def _step(self, deadline: float | None) -> list[Item] | None:
+        """One connect or one read, no longer than `deadline`. What it completed; None when nothing came."""
+        self._busy = True
+        try:
+            if self._closed:
+                return None
+            if self._pid != os.getpid():  # a forked child: the socket stays the parent's
+                self._pid = os.getpid()
+                self._drop()
+                self.stream.hang_up()
+            return self._connect(deadline) if self._socket is None else self._take(self._socket, deadline)
+        finally:
+            self._busy = False
+            if self._closed:
+                self._drop()
+
+    def _take(self, found: socket.socket, deadline: float | None) -> list[Item] | None:
+        data = self._read(found, deadline)
+        if data is None or self._closed:
+            return None
         items = self.stream.feed(data, time.monotonic())
         if not self.stream.connected:
             self._drop()
         return items
 
-    def _connect(self, deadline: float | None) -> None:
+    def _connect(self, deadline: float | None) -> list[Item] | None:
         stream, now = self.stream, time.monotonic()
         if stream.retry_at > now:
             time.sleep(stream.patience(now, deadline))
-            return
+            return None
         found, start = dial(stream, self._settings, self._autostart)
         if start:
             ensure_hub(self._settings)
         if found is None:
-            return
+            return []
         self._socket = found
+        if self._closed:
+            return None
         try:
             found.settimeout(FIRST_SEND_SEC)
             found.sendall(stream.first_frame(time.monotonic(), time.time_ns()))
         except OSError:
             self._drop()
             stream.lost(time.monotonic())
+        return []
 
     def _read(self, found: socket.socket, deadline: float | None) -> bytes | None:
         """What came, `b""` at the end of stream, None when nothing came in time."""
@@ -159,9 +203,9 @@ class Subscription:
             return b""
 
     def _drop(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        found, self._socket = self._socket, None
+        if found is not None:
+            found.close()
 
     def __iter__(self) -> Self:
         return self
@@ -173,7 +217,7 @@ class Subscription:
             while not self._closed:
                 item = self._inbox.take()
                 if item is None:
-                    items = self.receive(deadline)
+                    items = self._receive(deadline)
                     if not items:
                         break
                     self._inbox.extend(items)
@@ -183,7 +227,6 @@ class Subscription:
             self._drop()
             self._inbox.rewind(done_with)
             raise
-        self.close()
         raise StopIteration
 
     def __enter__(self) -> Self:
