@@ -1,6 +1,6 @@
 # Needs make and a Python >= 3.11; every target fetches the rest itself, by hash, into this folder.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench torture fuzz lock build audit reproduce verify-release venv clean
+.PHONY: help demo test lint format bench torture fuzz mutants lock build audit reproduce verify-release venv clean
 
 # The first name that really runs: a version manager's shim may be found and still have nothing behind it.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -56,6 +56,11 @@ torture: venv ## kill the hub and producers at random; nothing may be lost or re
 
 fuzz: venv ## the property tests with many more examples
 	@$(BIN)/python -m tests.fuzz
+
+mutants: venv ## put one fault at a time into a copy of the product; a test must see each (ARGS='wire --sample 50')
+	@UV_PROJECT_ENVIRONMENT=.venvs/mutants $(UV) sync --frozen --quiet --no-default-groups --group=test --group=mutants \
+		--python $(PYTHON)
+	@.venvs/mutants/bin/python -m tests.mutants $(ARGS)
 
 lock: venv ## lay uv.lock anew after a change of pyproject.toml (UPGRADE=1: newest versions)
 	$(UV) lock $(if $(UPGRADE),--upgrade)

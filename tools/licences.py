@@ -45,6 +45,7 @@ REVIEWED = {
     "fastjsonschema": "BSD-3-Clause",
     "httpx2-jsfetch": "BSD-3-Clause",  # Emscripten
     "isoduration": "ISC",
+    "pyyaml-ft": "MIT",  # free-threaded Python 3.13
     "pywin32": "PSF-2.0",  # Windows
     "pywin32-ctypes": "BSD-3-Clause",  # Windows
     "validate-pyproject": "MPL-2.0 AND MIT AND BSD-3-Clause",
