@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ class TestFlags:
         assert (code, err) == (0, "")
         assert is_ulid(out.removesuffix("\n"))
 
-    @pytest.mark.parametrize("words", [(), ("--source", "s"), ("--event-type", "t")])
+    @pytest.mark.parametrize("words", [("--json",), ("--source", "s"), ("--event-type", "t")])
     def test_fewer_are_not(self, words: tuple[str, ...], emit: TellAndSay) -> None:
         code, out, err = emit(*words)
         assert (code, out, err.count("\n")) == (2, "", 1)
@@ -109,6 +111,9 @@ class TestFlags:
             (["--field", "l=[1,"], "no JSON"),
             (["--field", 'l="'], "no JSON"),
             (["--field", "l=[NaN]"], "no JSON"),
+            (["--field", "l=1e400"], "too large"),
+            (["--field", 'l={"a":1,"a":1}'], "'a' is there twice"),
+            (["--field", "l=" + "1" * 5000], "too many digits"),
             (["--field", "source=x"], "use --source"),
             (["--field", "run_id=x"], "run_id takes int"),
             (["--run-id", "x"], "whole number"),
@@ -250,6 +255,47 @@ class TestLines:
         assert summary.items() >= {"inserted": len(bad), "bad": len(bad)}.items()
         assert sorted(int(line.split()[2].rstrip(":")) for line in said[:-1]) == [2 * at + 1 for at in range(len(bad))]
         assert stored(settings, "event_type") == ["t"] * len(bad)
+
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            ('{"source":"s","event_type":"t","source":"u"}', "the key 'source' is there twice in one object"),
+            ('{"source":"s","event_type":"t","fields":{"a":[{"b":1,"c":2,"b":1}]}}', "the key 'b' is there twice"),
+            ('{"specversion":"1.0","id":"1","source":"s","type":"t","type":"t"}', "the key 'type' is there twice"),
+            ('{"source":"s","event_type":"t","fields":{"x":1e400}}', "the number 1e400 is too large"),
+            ('{"source":"s","event_type":"t","fields":{"x":%s}}' % ("1" * 5000), "a number has too many digits"),
+            ("[" * 100_000, "it is not JSON: it is nested too deep"),
+        ],
+    )
+    def test_what_parsers_disagree_about_is_a_bad_line(self, line: str, reason: str, cli: Cli) -> None:
+        code, summary, said = self.lines(cli, line, {"source": "s", "event_type": "t"})
+        assert (code, summary["inserted"], summary["bad"]) == (1, 1, 1)
+        assert reason in said[0]
+
+    def test_bytes_that_are_not_utf_8_are_a_bad_line(self, cli: Cli, settings: Settings) -> None:
+        good = b'{"source":"s","event_type":"t","summary":"%s"}'
+        lines = [
+            b"\xef\xbb\xbf" + good % b"mark" + b"\r",
+            good % b"\xff",
+            good % b"\xed\xa0\x80",
+            (good % b"x").replace(b"s", b"\0"),
+        ]
+        lines += ["{}".encode("utf-16"), good % "\u2028\u00fc".encode() + b"\r"]
+        done = subprocess.run(
+            [sys.executable, "-m", "waitbus", "emit", "-"],
+            input=b"\n".join(lines),
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == b"waitbus: 2 written, 0 there already, 4 bad"
+        assert stored(settings, "summary") == ["mark", "\u2028\u00fc"]
+
+    def test_a_reason_is_short_and_controls_nothing(self, cli: Cli) -> None:
+        key = "\x1b[31m" * 50_000
+        _, _, said = self.lines(cli, {key: 1}, f'{{"{key[1:]}":1,"{key[1:]}":2}}', {"specversion": key})
+        assert len(said) == 4
+        assert all(len(line) < 300 and line.isprintable() for line in said)
 
     def test_a_flood_of_bad_lines_is_counted(self, cli: Cli) -> None:
         code, summary, said = self.lines(cli, *["junk"] * 50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import waitbus
 from tests.conftest import PATIENCE, Cli
 from waitbus.cli.main import VERBS, main
+from waitbus.client.emit import emit_many
+from waitbus.event import EventInsert
 from waitbus.settings import Settings
 
 SOURCE = str(Path(waitbus.__file__).parent.parent)
@@ -138,25 +141,91 @@ class TestOldNames:
         assert not (bus_dir / "config.toml").exists()
 
 
-class TestTheEnd:
-    def test_a_reader_that_left_is_a_quiet_end(self, cli: Cli) -> None:
+# Runs the command line as its entry point does, and raises `{error}` where the module {module} is first looked for.
+MISHAP = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+class Mishap(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            {error}
+sys.meta_path.insert(0, Mishap())
+from waitbus.__main__ import main
+sys.exit(main())
+"""
+
+
+def mishap(module: str, error: str, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    program = MISHAP.format(module=module, error=error)
+    return subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, **environ},
+    )
+
+
+class TestFaults:
+    """Whatever goes wrong, no exit code of ours is taken for a verdict, and nothing is said in more than a line."""
+
+    @pytest.mark.parametrize("verb", VERBS)
+    def test_an_error_that_nobody_expected_is_70_in_every_verb(self, verb: str, settings: Settings) -> None:
+        done = mishap(f"waitbus.cli.{verb.replace('-', '_')}", "raise KeyError('a\\x1b\\n' * 100)", verb)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1)
+        assert done.stderr.startswith("waitbus: unexpected error: KeyError: ")
+        assert "please report it at https://" in done.stderr
+        assert "\x1b" not in done.stderr
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            "def deeper(): deeper()\n            deeper()",
+            "raise MemoryError",
+            "raise OSError(24, 'Too many open files')",
+            "raise ImportError('no such thing')",
+            "raise AssertionError",
+            "import asyncio; raise asyncio.CancelledError",
+            "raise UnicodeEncodeError('ascii', 'x', 0, 1, 'no')",
+        ],
+    )
+    # Before there is a verb, in the middle of one, and where an error of another kind is about to be told.
+    @pytest.mark.parametrize("module", ["waitbus.cli.wait", "waitbus.client.wait", "waitbus.cli.output"])
+    def test_of_every_kind_wherever_it_comes_from(self, module: str, error: str, settings: Settings) -> None:
+        done = mishap(module, error, "wait", "--timeout", "0")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
+
+    @pytest.mark.parametrize("module", ["waitbus.cli", "waitbus.cli.main", "waitbus.cli.streams", "waitbus.event"])
+    def test_a_broken_installation_is_70(self, module: str, settings: Settings) -> None:
+        done = mishap(module, "raise ModuleNotFoundError('No module named x')", "wait")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1)
+        assert "install it again" in done.stderr
+
+    def test_the_traceback_is_there_for_those_who_ask(self, settings: Settings) -> None:
+        done = mishap("waitbus.cli.tail", "raise KeyError(1)", "tail", WAITBUS_DEBUG="1")
+        assert done.returncode == 70
+        assert done.stderr.startswith("Traceback (most recent call last):")
+        assert done.stderr.splitlines()[-1].startswith("waitbus: unexpected error: KeyError: 1")
+
+    @pytest.mark.parametrize(
+        "module", ["waitbus.cli.main", "waitbus.event", "waitbus.cli.streams", "waitbus.cli.tail", "waitbus.wire"]
+    )
+    def test_ctrl_c_is_130_while_anything_is_loaded(self, module: str, settings: Settings) -> None:
+        done = mishap(module, "os.kill(os.getpid(), signal.SIGINT)", "tail", "--timeout", "0")
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+    def test_ctrl_c_is_130_while_output_is_stuck(self, cli: Cli, settings: Settings) -> None:
+        emit_many([EventInsert(source="a", event_type="b", fields={"x": "y" * 1000}) for _ in range(200)])
         reader, writer = os.pipe()
-        os.close(reader)
-        with open(writer, "wb") as pipe:
-            done = subprocess.run(
-                [sys.executable, "-m", "waitbus", "--help"], stdout=pipe, stderr=subprocess.PIPE, timeout=PATIENCE
-            )
-        assert (done.returncode, done.stderr) == (0, b"")
+        child = subprocess.Popen([sys.executable, "-m", "waitbus", "replay", "--json"], stdout=writer)
+        os.close(writer)
+        with open(reader, "rb", buffering=0) as ours:
+            assert ours.read(1) == b"{"
+            child.send_signal(signal.SIGINT)
+            assert child.wait(PATIENCE) == 130
 
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-    def test_output_that_cannot_be_written_is_an_error(self, cli: Cli) -> None:
-        with open("/dev/full", "wb") as full:
-            done = subprocess.run(
-                [sys.executable, "-m", "waitbus", "--help"], stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE
-            )
-        assert done.returncode == 2
-        assert done.stderr == b"waitbus: cannot write to standard output: No space left on device\n"
 
+class TestTheEnd:
     def test_without_a_standard_output_a_verb_still_does_its_work(self, cli: Cli) -> None:
         command = f"{sys.executable} -m waitbus emit --source a --event-type b >&-"
         done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, timeout=PATIENCE)
@@ -193,7 +262,8 @@ class TestStartUp:
         loaded = loaded_by("emit", "--source", "a", "--event-type", "b", "--field", "x=1")
         assert loaded & (HEAVY | {"argparse", "gettext", "locale", "hashlib", "tomllib", "threading"}) == set()
         assert "waitbus.predicate" not in loaded
-        assert {name for name in loaded if name.startswith("waitbus.cli.")} == {"waitbus.cli.main", "waitbus.cli.emit"}
+        ours = {name.removeprefix("waitbus.cli.") for name in loaded if name.startswith("waitbus.cli.")}
+        assert ours == {"main", "streams", "emit", "strict_json"}
 
     @pytest.mark.parametrize("verb", ["tail", "wait"])
     def test_a_verb_that_waits_does_without_the_store(self, verb: str, hub: object, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from waitbus.event import one_line
 from waitbus.predicate import Predicate, PredicateError
@@ -11,10 +12,23 @@ from waitbus.settings import SettingsError, parse_duration
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
+def as_text(word: str) -> str:
+    """A word that is compared or stored as text: bytes that are UTF-8 are read as that, in whatever locale we are."""
+    if word.isascii():
+        return word
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeError:  # typed in a terminal of that locale
+        pass
+    if any("\ud800" <= char <= "\udfff" for char in word):  # what the locale cannot read, either
+        raise argparse.ArgumentTypeError(f"{one_line(word, 50)!r} is not text: write it in UTF-8")
+    return word
+
+
 def predicate(text: str) -> Predicate:
     """A predicate's text, such as ``conclusion=failure``."""
     try:
-        return Predicate.parse(text)
+        return Predicate.parse(as_text(text))
     except PredicateError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

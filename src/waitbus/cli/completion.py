@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ONLY_PRINTS = True  # what is printed is all it is for
 # Verbs that end in a command of the user's own.
 COMMANDS = ("on", "run")
 

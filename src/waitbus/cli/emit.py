@@ -5,6 +5,7 @@ The flags are one table, read by a loop of our own; argparse is loaded only for 
 
 from __future__ import annotations
 
+import os
 import sys
 
 from waitbus.event import FIELD_COLUMNS, WaitbusError
@@ -28,6 +29,7 @@ _PLAIN = (
     ("ingest-method", "TEXT", "how it was learned (default: manual)"),
     ("payload-json", "JSON|-|@FILE", "the raw payload, from standard input with -; it stays in the store"),
 )
+_PAYLOAD_BYTES = 16 << 20  # what the store takes at most
 _FORMATS = ("text", "json", "cloudevent", "cloudevents")
 # Every flag that takes one text -> the attribute it is kept as.
 _FLAGS: dict[str, str] = {
@@ -39,9 +41,10 @@ _FLAGS: dict[str, str] = {
 _EPILOG = """\
 Prints the event's id; with --json one line of JSON that says whether this call wrote it.
 
-JSON lines (--stdin, or -) hold one object each: the names of the flags with _ for -, plus "fields"; what `waitbus
-tail --format json` prints; or a CloudEvents 1.0 object. Flags given beside them stand in for what a line lacks. A bad
-line is reported, the rest goes on, and the exit code is 1.
+JSON lines (-, --stdin, or no words at all where standard input is not a terminal) hold one object each: the names of
+the flags with _ for -, plus "fields"; what `waitbus tail --format json` prints; or a CloudEvents 1.0 object. Flags
+given beside them stand in for what a line lacks. A bad line is reported, a key that comes twice in an object included;
+the rest goes on, and the exit code is 1.
 
 examples:
   waitbus emit --source agent --event-type agent_message --summary 'schema is done'
@@ -127,7 +130,7 @@ def run(args: Args) -> int:
             f"emit takes flags, or - for lines on standard input, not {args.lines!r}; see waitbus emit --help"
         )
     given = _given(args)
-    if args.stdin or args.lines:
+    if args.stdin or args.lines or (not given and not args.json and not args.format and not os.isatty(0)):
         from waitbus.cli.lines import emit_lines
 
         return emit_lines(given, as_json=args.json or args.format == "json")
@@ -141,6 +144,8 @@ def _given(args: Args) -> dict[str, Any]:
         value = getattr(args, name)
         if value is None or name in ("field", "format"):
             continue
+        if not value.isascii() and not (name == "payload_json" and value.startswith("@")):
+            value = _text(flag, value)
         if FIELD_COLUMNS.get(name) is int:
             value = _whole(flag, value)
         elif name == "received_at":
@@ -151,8 +156,19 @@ def _given(args: Args) -> dict[str, Any]:
             value = _payload(value, args)
         given[name] = value
     if args.field:
-        given["fields"] = dict(map(_field, args.field))
+        given["fields"] = dict([_field(text if text.isascii() else _text("--field", text)) for text in args.field])
     return given
+
+
+def _text(flag: str, word: str) -> str:
+    from argparse import ArgumentTypeError
+
+    from waitbus.cli.arguments import as_text
+
+    try:
+        return as_text(word)
+    except ArgumentTypeError as error:
+        raise EmitError(f"{flag}: {error}") from None
 
 
 def _whole(flag: str, text: str) -> int:
@@ -167,15 +183,18 @@ def _payload(value: str, args: Args) -> str:
         return value
     if value in ("-", "@-") and (args.stdin or args.lines):
         raise EmitError("standard input holds the lines: give the payload in them, as payload_json")
+    from waitbus.cli.stdin import decoded, read_text
+
+    if value in ("-", "@-"):
+        return read_text("the payload", _PAYLOAD_BYTES)
     try:
-        if value in ("-", "@-"):
-            return sys.stdin.buffer.read().decode("utf-8")
         with open(value[1:], "rb") as file:
-            return file.read().decode("utf-8")
+            raw = file.read(_PAYLOAD_BYTES + 1)
     except OSError as error:
         raise EmitError(f"cannot read the payload {value[1:]}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise EmitError(f"the payload is no UTF-8 (byte {error.start})") from None
+    if len(raw) > _PAYLOAD_BYTES:
+        raise EmitError(f"the payload {value[1:]} is longer than {_PAYLOAD_BYTES} bytes")
+    return decoded("the payload", raw)
 
 
 def _field(text: str) -> tuple[str, Any]:
@@ -187,18 +206,16 @@ def _field(text: str) -> tuple[str, Any]:
         raise EmitError(f"--field {name}: use --{name.replace('_', '-')}")
     if raw in _NEAR_LITERALS:
         raise EmitError(f"--field {text}: write {name}={_NEAR_LITERALS[raw]}, or '{name}=\"{raw}\"' for the text")
-    import json
+    from waitbus.cli.strict_json import Refused, read_json
 
     try:
-        return name, json.loads(raw, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        return name, read_json(raw)
+    except Refused as error:
+        raise EmitError(f"--field {name}: {error}") from None
+    except ValueError:
         if raw[:1] in ('"', "[", "{"):
             raise EmitError(f"--field {name}: {raw} is no JSON value; mind the shell's quotes") from None
         return name, raw
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
 
 
 _NEAR_LITERALS = {"True": "true", "False": "false", "None": "null", "NULL": "null", "Null": "null"}

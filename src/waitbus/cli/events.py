@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import sys
 import time
 
-from waitbus.cli.arguments import duration
+from waitbus.cli.arguments import as_text, duration
 from waitbus.cli.output import note
 from waitbus.cli.rows import print_rows
 from waitbus.cli.show import add_format, printer
+from waitbus.cli.stdin import read_text
 from waitbus.event import WaitbusError
 from waitbus.settings import load
 from waitbus.store.errors import explain
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
     Values = tuple[Any, ...]
 
+ONLY_PRINTS = True  # what is printed is all it is for
 NEWEST = 20
 LIMIT = 1000
 TIMED_OUT = 124
 _TIMEOUT_SEC = 30.0
+_SQL_BYTES = 1 << 20
 _CELL = 60  # characters of a table's cell
 _OPERATIONS = 20_000  # of SQLite's machine between two looks at the clock: a few milliseconds
 
@@ -63,7 +65,7 @@ class SqlError(WaitbusError):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("sql", nargs="?", metavar="SQL", help="the statement; - reads it from standard input")
+    parser.add_argument("sql", nargs="?", metavar="SQL", type=as_text, help="the statement; - reads it from stdin")
     parser.add_argument(
         "--limit", metavar="N", type=int, help=f"rows at most, 0 for all (default: {LIMIT}; without SQL {NEWEST})"
     )
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer."""
     sql = args.sql
     if sql == "-":
-        sql = sys.stdin.read()
+        sql = read_text("SQL", _SQL_BYTES)
     limit = args.limit if args.limit is not None else NEWEST if sql is None else LIMIT
     if limit < 0:
         raise SqlError("--limit takes a number of rows, or 0 for all")

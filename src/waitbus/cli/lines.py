@@ -6,12 +6,14 @@ So a live pipe is never held back, a full one is fast, and a line that is no eve
 from __future__ import annotations
 
 import json
-import os
 import select
+from codecs import BOM_UTF8
 
 from waitbus.cli.output import note, out_json
+from waitbus.cli.stdin import InputError, check_stdin, read_some
+from waitbus.cli.strict_json import Refused, read_json
 from waitbus.client.emit import emit, emit_many
-from waitbus.event import FIELD_COLUMNS, EventInsert, WaitbusError
+from waitbus.event import FIELD_COLUMNS, EventInsert, WaitbusError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 BATCH = 1000
 MAX_LINE_BYTES = 1 << 20
-_READ_BYTES = 1 << 16
 _SHOWN = 20  # how many bad lines are told one by one
 
 _KEYS = frozenset(
@@ -47,9 +48,13 @@ class BadLine(WaitbusError, ValueError):
 def event_of(line: bytes, defaults: dict[str, Any]) -> EventInsert:
     """The event one line stands for. Raises ``ValueError`` saying why not."""
     try:
-        value = json.loads(line, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadLine(f"no JSON: {error}") from None
+        value = read_json(line.decode())
+    except UnicodeDecodeError as error:
+        raise BadLine(f"it is not UTF-8: byte {error.start + 1} is wrong") from None
+    except Refused as error:
+        raise BadLine(str(error)) from None
+    except ValueError as error:
+        raise BadLine(f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadLine("a line holds one JSON object")
     if "specversion" in value:
@@ -103,17 +108,13 @@ def _insert_of(given: dict[str, Any]) -> EventInsert:
     return EventInsert(**{name: value for name, value in given.items() if value is not None})
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
 def read_lines(fd: int) -> Iterator[tuple[int, bytes | None] | None]:
     """Lines of a descriptor as `(number, line)`, without the newline; None for the line where it is too long.
 
     A bare None stands where the input pauses. What is held is bounded by `MAX_LINE_BYTES`.
     """
     number, held, skipping = 1, b"", False
-    while data := os.read(fd, _READ_BYTES):
+    while data := read_some(fd):
         *whole, held = (held + data).split(b"\n")
         for line in whole:
             yield number, None if skipping or len(line) > MAX_LINE_BYTES else line
@@ -144,7 +145,7 @@ class _Batch:
     def reject(self, number: int, reason: str) -> None:
         self.bad += 1
         if self.bad <= _SHOWN:
-            note(f"line {number}: {reason}")
+            note(f"line {number}: {one_line(reason)}")
 
     def write(self) -> None:
         """Commit what is held. An event that cannot be stored is found and told; the others are written."""
@@ -193,6 +194,8 @@ def emit_lines(defaults: dict[str, Any], *, as_json: bool, fd: int = 0) -> int:
     """Write every line of `fd` that is an event. 0, or 1 when one was not."""
     if "delivery_id" in defaults:
         raise WaitbusError("--delivery-id names one event: give each line a delivery_id of its own")
+    if fd == 0:
+        check_stdin()
     batch = _Batch()
     try:
         for item in read_lines(fd):
@@ -204,10 +207,14 @@ def emit_lines(defaults: dict[str, Any], *, as_json: bool, fd: int = 0) -> int:
                 batch.reject(number, f"longer than {MAX_LINE_BYTES} bytes")
             elif line.strip():
                 try:
-                    batch.add(number, event_of(line, defaults))
+                    batch.add(number, event_of(line.removeprefix(BOM_UTF8) if number == 1 else line, defaults))
                 except (ValueError, TypeError) as error:
                     batch.reject(number, str(error))
         batch.write()
-    finally:
-        batch.tell(as_json=as_json)
+    except BaseException as error:
+        # Nothing was read: the error says it all.
+        if not isinstance(error, InputError) or batch.inserted or batch.duplicates or batch.bad:
+            batch.tell(as_json=as_json)
+        raise
+    batch.tell(as_json=as_json)
     return 1 if batch.bad else 0

@@ -1,25 +1,29 @@
 """The command line's front door: a table of verbs. Only the one verb's file is imported; start-up is a budget.
 
-Here every error becomes one line on standard error, a broken pipe a quiet end, and Ctrl-C the exit code 130.
+Here every error becomes one line on standard error: 2 for one that its reader can mend, 70 for a fault of ours, so that
+none is taken for a verdict. Ctrl-C is 130.
 """
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
 
-from waitbus.event import WaitbusError
+from waitbus.cli.streams import OutputLost, take_over
+from waitbus.event import WaitbusError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-INTERRUPTED = 130
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-USAGE = 2
+    from waitbus.cli.streams import Outlet
+
+USAGE, UNEXPECTED, INTERRUPTED = 2, 70, 130
+_REPORT = (
+    "please report it at https://github.com/waitbus/waitbus/issues, with what WAITBUS_DEBUG=1 before the command prints"
+)
 
 # Verb and what it does, in a line, grouped as the overview shows them. The file is named as the verb, `_` for `-`.
 GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -83,56 +87,72 @@ class UsageError(WaitbusError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb on `argv` (default: the process's own) and give its exit code."""
-    if sys.stdout is None:  # started with it closed
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the life of the process
-    # What the terminal's encoding cannot say is written as an escape instead of ending the verb.
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="backslashreplace")
-    code = _guarded(list(sys.argv[1:] if argv is None else argv))
+    """Run one verb on `argv` and give its exit code.
+
+    Without `argv` it is the process's own, and what happens to the process's streams changes no exit code.
+    """
+    outlet = None
     try:
-        sys.stdout.flush()
-    except OSError as error:
-        return _mute(error) or code
-    if argv is None:
-        gc.freeze()  # the process ends: a tenth of `emit` would go into looking for garbage once more
+        if argv is None:
+            outlet = take_over()
+        code = _guarded(list(sys.argv[1:] if argv is None else argv), outlet)
+        if outlet is None:
+            sys.stdout.flush()
+            return code
+        code, complaint = outlet.settle(code)
+        if complaint:
+            _say(complaint)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        if outlet is not None:
+            outlet.give_up()
+    gc.freeze()  # the process ends: a tenth of `emit` would go into looking for garbage once more
     return code
 
 
-def _guarded(words: list[str]) -> int:
+def _guarded(words: list[str], outlet: Outlet | None) -> int:
     try:
-        return _dispatch(words)
-    except WaitbusError as error:
-        from waitbus.cli.output import note
+        try:
+            return _dispatch(words, outlet)
+        except WaitbusError as error:
+            from waitbus.cli.output import note
 
-        note(str(error))
-        return USAGE
+            note(str(error))
+            return USAGE
     except SystemExit as end:  # argparse has said what there is to say
         return end.code if isinstance(end.code, int) else USAGE if end.code else 0
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError) and (error.errno not in _UNWRITABLE or error.filename is not None):
-            raise
-        return _mute(error)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-
-
-def _mute(error: OSError) -> int:
-    """Standard output takes no more: what is still buffered must not raise again when the interpreter ends.
-
-    A reader that left has seen enough: that is a quiet end.
-    """
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
-    if isinstance(error, BrokenPipeError):
+    except OutputLost:
         return 0
-    sys.stderr.write(f"waitbus: cannot write to standard output: {error.strerror}\n")
-    return USAGE
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if outlet is None and not isinstance(error, Exception):
+            raise
+        return _unexpected(error)
 
 
-def _dispatch(words: list[str]) -> int:
+def _unexpected(error: BaseException) -> int:
+    """A fault of ours, or of the machine: one line, and never an exit code that is a verdict."""
+    if os.environ.get("WAITBUS_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f" ({os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno})" if place else ""
+    _say(f"unexpected error: {one_line(f'{type(error).__name__}: {error}')}{where}; {_REPORT}")
+    return UNEXPECTED
+
+
+def _say(text: str) -> None:
+    """One line on standard error, without importing anything: there may be no descriptor left to do it with."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"waitbus: {text}\n")
+        sys.stderr.flush()
+
+
+def _dispatch(words: list[str], outlet: Outlet | None) -> int:
     if not words or words[0] in ("-h", "--help") or words == ["help"]:
         sys.stdout.write(overview())
         return 0
@@ -152,6 +172,8 @@ def _dispatch(words: list[str]) -> int:
         from waitbus.cli.parser import make_parser
 
         args = make_parser(verb, VERBS[verb], module).parse_args(rest)
+    if outlet is not None:
+        outlet.is_all = getattr(module, "ONLY_PRINTS", False)
     code: int = module.run(args)
     return code
 
@@ -188,8 +210,6 @@ def _renamed(words: list[str]) -> list[str]:
 
 def _unknown(verb: str) -> str:
     from difflib import get_close_matches
-
-    from waitbus.event import one_line
 
     near = get_close_matches(verb, VERBS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""

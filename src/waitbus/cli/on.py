@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 
-from waitbus.cli.arguments import duration, predicate
+from waitbus.cli.arguments import as_text, duration, predicate
 from waitbus.cli.output import note
 from waitbus.cli.reaction import NOT_FOUND, Ended, Reaction
 from waitbus.client.bookmark import prepare
@@ -63,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="such as conclusion=failure or 'exit_code>=1'; several AND, the same key again ORs; none: any event",
     )
     parser.add_argument("--match", metavar="PREDICATE", type=predicate, action="append", default=[], help="one more")
-    parser.add_argument("--source", metavar="NAME", help="only events of this source")
+    parser.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")
     parser.add_argument("--loop", action="store_true", help="go on reacting")
     parser.add_argument("--restart", action="store_true", help="end the running command for a newer event, and go on")
     parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end with 124 when idle for so long")

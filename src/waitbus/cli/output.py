@@ -20,8 +20,20 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def out(text: str) -> None:
-    """One line of data."""
+    """One line for a person, in the terminal's encoding; what that cannot say is an escape."""
     sys.stdout.write(f"{text}\n")
+
+
+def out_data(text: str) -> None:
+    """One line for a program: UTF-8, whatever the locale."""
+    stream = sys.stdout
+    raw = getattr(stream, "buffer", None)
+    if raw is None:  # not a file: somebody collects text in this process
+        stream.write(f"{text}\n")
+        return
+    raw.write(f"{text}\n".encode("utf-8", "backslashreplace"))
+    if stream.line_buffering:
+        stream.flush()
 
 
 def flush() -> None:
@@ -38,8 +50,8 @@ def note(text: str) -> None:
 
 
 def out_json(value: object) -> None:
-    """One line of JSON."""
-    sys.stdout.write(f"{to_json(value)}\n")
+    """One line of JSON, in UTF-8."""
+    out_data(to_json(value))
 
 
 def to_json(value: object) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     Row = tuple[int, dict[str, Any]]
 
+ONLY_PRINTS = True  # what is printed is all it is for
 _PAGE = 500
 
 _DESCRIPTION = """\

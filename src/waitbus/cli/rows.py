@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from waitbus.cli.output import has_colour, is_terminal, out, out_json, painted, safe
+from waitbus.cli.output import has_colour, is_terminal, out, out_data, out_json, painted, safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ def print_rows(names: list[str], rows: Iterable[Values], form: str) -> None:
         _table(names, list(rows))
     else:
         line = _csv if form == "csv" else _tsv
-        out(line(names))
+        show = out if form == "text" else out_data
+        show(line(names))
         for row in rows:
-            out(line(row))
+            show(line(row))
 
 
 def json_value(value: object) -> object:

@@ -6,7 +6,6 @@ Nothing of the plugin is imported: its files and what its installer noted are re
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 
 from waitbus.cli.output import note, out, out_json, safe
@@ -55,10 +54,9 @@ def run(args: argparse.Namespace) -> int:
     except Unusable as error:
         note(str(error))
         return error.code
-    with contextlib.suppress(BrokenPipeError):  # whoever stops reading has the exit code
-        if args.json:
-            out_json({"source": args.name, "version": version, **report.as_dict()})
-        else:
-            out(f"{args.name}: {safe(version)}")
-            show(report)
+    if args.json:
+        out_json({"source": args.name, "version": version, **report.as_dict()})
+    else:
+        out(f"{args.name}: {safe(version)}")
+        show(report)
     return report.exit_code

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
+ONLY_PRINTS = True  # what is printed is all it is for
 _HOUR_NS = 3600 * 1_000_000_000
 
 _DESCRIPTION = """\

@@ -8,15 +8,17 @@ import select
 import stat
 import time
 
-from waitbus.cli.arguments import duration, predicate
+from waitbus.cli.arguments import as_text, duration, predicate
 from waitbus.cli.output import flush
 from waitbus.cli.show import add_format, printer
+from waitbus.cli.streams import OutputLost
 from waitbus.client.subscribe import subscribe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from waitbus.client.subscribe import Subscription
 
+ONLY_PRINTS = True  # what is printed is all it is for
 TIMED_OUT = 124
 _POLL_MAX_SEC = 86_400.0
 
@@ -49,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """The flags `--source` and `--match`."""
-    parser.add_argument("--source", metavar="NAME", help="only events of this source")
+    parser.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")
     parser.add_argument(
         "--match",
         metavar="PREDICATE",
@@ -113,4 +115,4 @@ def _sleep(events: Subscription, pipe: int | None, deadline: float | None) -> No
         poll.register(pipe, 0)  # an error is always told
     for ready, _ in poll.poll(max(0.0, until - now) * 1000):
         if ready == pipe:
-            raise BrokenPipeError
+            raise OutputLost

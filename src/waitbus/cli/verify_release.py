@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 
 from waitbus.cli.output import has_colour, note, out, out_json, painted, safe
 from waitbus.release import artifact, signatures
@@ -91,14 +90,13 @@ def _verify(args: argparse.Namespace) -> int:
         report.unchecked("signatures", "not asked for", "leave --no-signatures out", asked=False)
     else:
         signatures.check(found, report, tools=args.signature or (), bundle=args.bundle, announce=note)
-    with contextlib.suppress(BrokenPipeError):  # whoever stops reading has the exit code
-        if args.json:
-            facts = {"file": found.path, "kind": found.kind, "version": found.version, "sha256": found.sha256}
-            out_json({**facts, **report.as_dict()})
-        else:
-            out(f"{found.sha256}  {safe(found.path)}")
-            show(report)
-            out(_CLOSING[report.verdict])
+    if args.json:
+        facts = {"file": found.path, "kind": found.kind, "version": found.version, "sha256": found.sha256}
+        out_json({**facts, **report.as_dict()})
+    else:
+        out(f"{found.sha256}  {safe(found.path)}")
+        show(report)
+        out(_CLOSING[report.verdict])
     return report.exit_code
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from waitbus.cli.arguments import condition, duration, predicate, repo, sha
+from waitbus.cli.arguments import as_text, condition, duration, predicate, repo, sha
 from waitbus.cli.output import is_terminal, note, out_json
 from waitbus.client.core import Stream, since_ulid
 from waitbus.client.subscribe import Subscription
@@ -64,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The flags of section 6 of the contract."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     what = parser.add_argument_group("what to wait for")
-    what.add_argument("--source", metavar="NAME", help="only events of this source")
+    what.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")
     what.add_argument(
         "--match",
         metavar="PREDICATE",
@@ -77,6 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--workflow",
         metavar="NAME",
+        type=as_text,
         action="append",
         default=[],
         help="only this workflow: its display name, its file (ci.yml) or its id; several are allowed",
