@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import pytest
 
 from tests.conftest import PATIENCE, Cli, HubProcess
 from tests.test_client_autostart import hub_pid, stop_hub
+from tests.test_client_subscribe import Daemon
+from waitbus import wire
 from waitbus.cli.parser import make_parser
+from waitbus.client.core import CLOSE_HEARTBEAT_SEC
 from waitbus.client.emit import emit
 from waitbus.event import Event, EventInsert
 from waitbus.settings import Settings
@@ -318,6 +322,60 @@ class TestSha:
         assert cli("wait", *flags, "--workflow", "Deploy", "--timeout", "200ms").returncode == 124
         tell_run("CI", 3, "timed_out")
         assert cli("wait", *flags, "--timeout", "60").returncode == 1
+
+
+class TestSilence:
+    """A hub that hangs says nothing either."""
+
+    @pytest.fixture
+    def stopped(self, hub: HubProcess) -> Iterator[Callable[[], None]]:
+        yield lambda: os.kill(hub.pid, signal.SIGSTOP)
+        os.kill(hub.pid, signal.SIGCONT)
+
+    def test_of_matches_while_matches_are_committed(
+        self, hub: HubProcess, cli: Cli, stopped: Callable[[], None]
+    ) -> None:
+        child = waiting(cli, "--source", "test", "--quiet", "500ms", "--timeout", "60")
+        stopped()
+        tell()
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(1.0)
+        os.kill(hub.pid, signal.SIGCONT)
+        assert child.wait(PATIENCE) == 0
+
+    def test_of_matches_lets_it_time_out(self, hub: HubProcess, cli: Cli, stopped: Callable[[], None]) -> None:
+        child = waiting(cli, "--source", "test", "--quiet", "500ms", "--timeout", "1s")
+        stopped()
+        assert child.wait(PATIENCE) == 124
+
+    def test_of_runs_settles_nothing(self, hub: HubProcess, cli: Cli, stopped: Callable[[], None]) -> None:
+        tell_run("CI", 1, "success")
+        child = waiting(cli, "--sha", SHA, "--all-runs", "--settle", "1s", "--timeout", "60")
+        stopped()
+        tell_run("Deploy", 2, "failure")
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(1.2)
+        os.kill(hub.pid, signal.SIGCONT)
+        assert child.wait(PATIENCE) == 1
+
+    def test_a_hub_that_was_away_meanwhile_tells_what_it_missed(self, hub: HubProcess, cli: Cli) -> None:
+        child = waiting(cli, "--source", "test", "--quiet", "500ms", "--fail-if", "n=1", "--timeout", "60")
+        hub.stop(signal.SIGKILL)
+        tell(fields={"n": 1})
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.7)
+        hub.start()
+        assert child.wait(PATIENCE) == 1
+
+    def test_a_wait_for_silence_asks_to_hear_the_hub_often(self, settings: Settings, cli: Cli) -> None:
+        daemon = Daemon(settings)
+        for _ in range(2):
+            daemon.says(wire.ack_frame(None), wire.heartbeat_frame(0, 0, caught_up=True), end=False)
+        daemon.start()
+        assert cli("wait", "--quiet", "0", "--timeout", "60").returncode == 0
+        assert cli("wait", "--timeout", "0").returncode == 124
+        daemon.close()
+        assert [first.get("heartbeat_sec") for first in daemon.firsts] == [CLOSE_HEARTBEAT_SEC, None]
 
 
 class TestUsage:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE, HubProcess
-from waitbus.client.core import HubError
-from waitbus.client.emit import emit
-from waitbus.client.wait import Commit, Conditions, Outcome, Quiet, Wait, any_of, wait_for
-from waitbus.event import Event, EventInsert, UlidFactory
+from waitbus.client.core import HubError, Stream
+from waitbus.client.emit import emit, emit_many
+from waitbus.client.fetch import committed_after
+from waitbus.client.rules import Commit, Conditions, Outcome, Quiet, any_of
+from waitbus.client.subscribe import Subscription, subscribe
+from waitbus.client.wait import LATE_SEC, Wait, run, wait_for
+from waitbus.event import HISTORY_METHODS, ULID_MIN, Event, EventInsert, UlidFactory
 from waitbus.predicate import Predicate, PredicateError, all_of
 from waitbus.settings import Settings
+from waitbus.store.errors import StoreError
 from waitbus.verdict import CommitRuns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from waitbus.client.core import Item
 
 EPOCH_NS = 1_800_000_000_000_000_000
 
@@ -26,19 +37,25 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.day_ns = EPOCH_NS
 
     def unix_ns(self) -> int:
-        return EPOCH_NS + round(self.now * 1e9)
+        return self.day_ns + round(self.now * 1e9)
+
+    def set(self, seconds: float) -> None:
+        """Set the clock of day forward, or back; what a sleep of the machine does to it, too."""
+        self.day_ns += round(seconds * 1e9)
 
 
 class Bench:
-    """Feeds a wait the way `run` does, and keeps the first outcome."""
+    """Feeds a wait the way `run` does, and keeps the first outcome. Its hub answers at once, while there is one."""
 
     def __init__(self, rule: Any, **options: Any) -> None:
         self.clock = Clock()
         self.wait = Wait(rule, started=self.clock.now, **options)
-        self.live = False
         self.count = 0
+        self.looks = 0
+        self.hub = True
         self.outcome: Outcome | None = None
 
     def says(self, outcome: Outcome | None) -> int | None:
@@ -53,9 +70,10 @@ class Bench:
         event_id = UlidFactory(self.clock.unix_ns, lambda n: self.count.to_bytes(n, "big"))()
         self.clock.now = stamp
         source, event_type = fields.pop("source", "test"), fields.pop("event_type", "test")
+        received_at = fields.pop("received_at", 0)
         whole = {"source": source, "event_type": event_type, "conclusion": None, "status": None, **fields}
-        event = Event(event_id, event_type, "o", "r", 0, event_id, f"{source} {fields}", whole)
-        return self.says(self.wait.feed(event, self.clock.now, self.clock.unix_ns(), live=self.live))
+        event = Event(event_id, event_type, "o", "r", received_at, event_id, f"{source} {fields}", whole)
+        return self.says(self.wait.feed(event, self.clock.now, self.clock.unix_ns()))
 
     def run(self, workflow: str, run_id: int, conclusion: str | None = None, age: float = 0.0) -> int | None:
         status = "completed" if conclusion else "in_progress"
@@ -70,26 +88,36 @@ class Bench:
         )
 
     def go_live(self) -> int | None:
-        self.live = True
+        """The hub answers, or comes back: all that was committed before has been fed."""
+        self.hub = True
+        self.caught_up(self.clock.now)
         return self.tick()
 
+    def caught_up(self, asked_at: float) -> None:
+        self.wait.caught_up(asked_at, self.clock.now, self.clock.unix_ns())
+
+    def lose_hub(self) -> None:
+        self.hub = False
+        self.wait.lost()
+
     def tick(self) -> int | None:
-        return self.says(self.wait.tick(self.clock.now, live=self.live))
+        return self.says(self.wait.tick(self.clock.now))
 
     def sleep(self, seconds: float) -> int | None:
         """Let time pass the way `run` does: from one `due` to the next."""
         end = self.clock.now + seconds
         while True:
-            due = self.wait.due(live=self.live)
+            due = self.wait.due()
             if due is None or due > end:
                 self.clock.now = end
                 return None
-            assert due >= self.clock.now, "a due that stays in the past would spin"
-            self.clock.now = due
-            code = self.tick()
+            self.clock.now = max(due, self.clock.now)
+            looks = self.wait.must_look(self.clock.now)
+            self.looks += looks
+            code = self.go_live() if looks and self.hub else self.tick()
             if code is not None:
                 return code
-            after = self.wait.due(live=self.live)
+            after = self.wait.due()
             assert after is None or after > due, "a due that stays would spin"
 
 
@@ -175,12 +203,12 @@ class TestDeadline:
     def test_it_runs_out_while_no_hub_is_heard_too(self) -> None:
         bench = Bench(Conditions([leaf("n=1")]), timeout=30)
         bench.go_live()
-        bench.live = False
+        bench.lose_hub()
         assert bench.sleep(30) == 124
 
     def test_zero_looks_at_what_is_there_and_ends_where_live_begins(self) -> None:
         bench = Bench(Conditions([leaf("n=1")]), timeout=0)
-        assert bench.wait.due(live=False) is None
+        assert bench.wait.due() is None
         bench.clock.now += 5
         assert bench.tick() is None
         assert bench.feed(age=60, n=2) is None
@@ -193,7 +221,15 @@ class TestDeadline:
     def test_without_one_nothing_is_ever_due(self) -> None:
         bench = Bench(Conditions([leaf("n=1")]))
         bench.go_live()
-        assert bench.wait.due(live=True) is None
+        assert bench.wait.due() is None
+
+    def test_what_is_there_to_be_read_is_read_first_though_not_for_ever(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]), timeout=30)
+        bench.go_live()
+        assert bench.wait.tick(1100, idle=False) is None
+        assert bench.wait.tick(1100 + LATE_SEC, idle=False) is not None
+        assert bench.wait.tick(1100, idle=True) is not None
+        assert bench.feed(n=1) == 0
 
 
 class TestFailIf:
@@ -255,11 +291,98 @@ class TestQuiet:
         bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
         bench.go_live()
         bench.sleep(50)
-        bench.live = False
+        bench.lose_hub()
         assert bench.sleep(500) is None
         bench.feed(age=10, n=1)
         assert bench.go_live() is None
         assert bench.sleep(50.1) == 0
+
+    def test_nor_is_that_of_one_that_hangs(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0), timeout=300)
+        bench.go_live()
+        bench.hub = False
+        assert bench.sleep(200) is None
+        bench.feed(age=10, n=1)
+        assert bench.go_live() is None
+        assert bench.sleep(50.1) == 0
+
+    def test_one_that_hangs_for_good_lets_it_time_out(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0), timeout=300)
+        bench.go_live()
+        bench.hub = False
+        assert bench.sleep(301) == 124
+        assert bench.clock.now <= 1300 + LATE_SEC
+
+    def test_the_hub_is_asked_once_and_only_when_it_is_time(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.go_live()
+        for _ in range(5):
+            bench.sleep(50)
+            bench.feed(n=1)
+        assert bench.looks == 0
+        assert bench.sleep(60) == 0
+        assert bench.looks == 1
+
+    def test_an_answer_that_is_on_its_way_at_the_deadline_is_waited_for(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0), timeout=60)
+        bench.go_live()
+        assert bench.sleep(60) == 0
+
+    def test_silence_that_a_long_replay_hid_is_asked_for_again(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.clock.now += 100
+        bench.feed(age=99, n=1)
+        bench.caught_up(1000)  # asked then, and all told only now
+        assert bench.tick() is None
+        assert bench.sleep(0) == 0
+        assert bench.looks == 1
+
+    def test_what_the_store_has_and_the_hub_did_not_tell_breaks_it(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.go_live()
+        bench.clock.now += 60
+        bench.caught_up(bench.clock.now)
+        assert bench.feed(age=20, n=1) is None
+        assert bench.tick() is None
+        assert bench.sleep(59) is None
+        assert bench.sleep(2) == 0
+
+    @pytest.mark.parametrize("step", [-7200, 7200])
+    @pytest.mark.parametrize("before", [True, False])
+    def test_a_clock_of_day_that_is_set_makes_no_silence(self, step: float, before: bool) -> None:
+        """While no hub is heard an event is written, a second before the clock is set or after."""
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.go_live()
+        bench.sleep(50)
+        bench.caught_up(1050)
+        bench.lose_hub()
+        bench.sleep(9)
+        bench.clock.set(step)
+        bench.feed(age=1 + (step if before else 0), n=1)
+        assert bench.go_live() is None
+        assert bench.sleep(58) is None
+        assert bench.sleep(3) == 0
+
+    def test_an_event_with_an_absurd_id_breaks_it(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.go_live()
+        bench.sleep(50)
+        bench.caught_up(1050)
+        bench.lose_hub()
+        bench.sleep(5)
+        bench.feed(age=40 * 365 * 86_400, n=1)
+        assert bench.go_live() is None
+        assert bench.sleep(54) is None
+
+    @pytest.mark.parametrize("method", HISTORY_METHODS)
+    def test_history_breaks_no_silence(self, method: str) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.go_live()
+        bench.sleep(50)
+        bench.lose_hub()
+        bench.feed(n=1, ingest_method=method, received_at=bench.clock.unix_ns() - 86_400_000_000_000)
+        bench.go_live()
+        assert bench.sleep(10) == 0
 
 
 def commit(*workflows: str, all_runs: bool = False, settle: float = 5, **options: Any) -> Bench:
@@ -413,6 +536,24 @@ class TestAllRuns:
         bench.run("CI", 1, "skipped")
         assert bench.sleep(61) == 124
 
+    def test_the_silence_of_a_hub_that_hangs_settles_nothing(self) -> None:
+        bench = commit(all_runs=True)
+        bench.go_live()
+        bench.run("CI", 1, "success")
+        bench.hub = False
+        assert bench.sleep(60) is None
+        bench.run("Deploy", 2, "failure", age=50)
+        assert bench.go_live() == 1
+
+    def test_nor_does_it_make_a_cancelled_run_final(self) -> None:
+        bench = commit(all_runs=True)
+        bench.go_live()
+        bench.run("CI", 1, "cancelled")
+        bench.hub = False
+        assert bench.sleep(60) is None
+        bench.run("CI", 2, "success", age=50)
+        assert bench.go_live() == 0
+
     def test_no_settle_time_ends_at_the_event(self) -> None:
         bench = commit(all_runs=True, settle=0)
         bench.go_live()
@@ -515,3 +656,88 @@ class TestWaitFor:
     def test_no_hub_is_told(self, settings: Settings) -> None:
         with pytest.raises(HubError, match="no hub is running"):
             wait_for(timeout=0)
+
+    def test_what_came_before_the_deadline_counts_however_late_it_is_read(
+        self, settings: Settings, hub: HubProcess
+    ) -> None:
+        """A process that was stopped past its deadline finds several reads' worth of events, the match last."""
+        begun = time.monotonic()
+        stream = Stream(None)
+        with subscribe("n=1", timeout=PATIENCE) as other, Subscription(stream, settings).open() as subscription:
+            emit_many([make(0, blob="x" * 30_000) for _ in range(6)] + [make(1)])
+            next(other)
+            wait = Wait(Conditions([leaf("n=1")]), started=begun - 60, timeout=30)
+            assert run(wait, subscription).code == 0
+            assert run(Wait(Conditions([leaf("n=1")]), started=begun - 60, timeout=30), subscription).code == 124
+
+    def test_a_flood_does_not_keep_it_past_its_deadline(self, settings: Settings, hub: HubProcess) -> None:
+        stop = threading.Event()
+
+        def flood() -> None:
+            while not stop.is_set():
+                emit_many(make(0, blob="x" * 1000) for _ in range(100))
+
+        flooding = threading.Thread(target=flood)
+        with Subscription(Stream(None), settings).open() as subscription:
+            flooding.start()
+            try:
+                wait = Wait(Conditions([leaf("n=1")]), started=time.monotonic(), timeout=0.2)
+                assert run(wait, subscription).code == 124
+            finally:
+                stop.set()
+                flooding.join()
+
+
+class Deaf(Stream):
+    """A stream whose hub serves another file: it answers, and has nothing."""
+
+    def _on_event(self, frame: Mapping[str, Any], items: list[Item]) -> None:
+        return
+
+    def _on_heartbeat(self, frame: Mapping[str, Any], items: list[Item]) -> None:
+        super()._on_heartbeat({**frame, "cursor": None}, items)
+
+
+class TestSilence:
+    """What did not come decides only when the hub is there, and the store has nothing else either."""
+
+    def test_what_the_hub_does_not_tell_is_found_in_the_store(self, settings: Settings, hub: HubProcess) -> None:
+        told = emit(make(0)).event
+        with Subscription(Deaf(leaf("n=1"), told.event_id), settings).open() as subscription:
+            emit(make(2))
+            emit(make(1))
+            assert [event.fields["n"] for event in subscription.untold()] == [1]
+            assert list(subscription.untold()) == []
+            emit(make(1))
+            wait = Wait(Quiet(leaf("n=1"), 0.05, time.monotonic()), started=time.monotonic(), timeout=PATIENCE)
+            before = time.monotonic()
+            assert run(wait, subscription).code == 0
+            assert time.monotonic() - before >= 0.05
+
+    def test_a_failure_found_there_ends_it_with_1(self, settings: Settings, hub: HubProcess) -> None:
+        told = emit(make(0)).event
+        quiet = Quiet(leaf("n=1"), 0.0, time.monotonic())
+        wait = Wait(quiet, started=time.monotonic(), timeout=PATIENCE, fail_if=leaf("n=2"))
+        with Subscription(Deaf(wait.wanted(), told.event_id), settings).open() as subscription:
+            emit(make(2))
+            assert run(wait, subscription).code == 1
+
+    def test_without_a_store_of_ours_the_hub_is_taken_at_its_word(self, settings: Settings) -> None:
+        stream = Stream(None, since="start")
+        assert list(Subscription(stream, settings).untold()) == []
+        assert list(committed_after(settings, ULID_MIN, None)) == []
+
+    def test_a_store_that_is_damaged_is_told(self, settings: Settings) -> None:
+        emit(make(1))
+        path = Path(settings.db_path)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        path.write_bytes(b"no database" * 1000)
+        with pytest.raises(StoreError):
+            list(committed_after(settings, ULID_MIN, None))
+
+    def test_it_reads_on_from_the_cursor_in_commit_order(self, settings: Settings) -> None:
+        first = emit(make(0)).event
+        emit_many(make(number) for number in range(1, 250))
+        got = [event.fields["n"] for event in committed_after(settings, first.event_id, leaf("n>=100"))]
+        assert got == list(range(100, 250))

@@ -13,9 +13,10 @@ import time
 
 from waitbus.cli.arguments import as_text, condition, duration, predicate, repo, sha
 from waitbus.cli.output import is_terminal, note, out_json
-from waitbus.client.core import Stream, since_ulid
+from waitbus.client.core import CLOSE_HEARTBEAT_SEC, Stream, since_ulid
+from waitbus.client.rules import SETTLE_SEC, Commit, Conditions, Quiet, any_of
 from waitbus.client.subscribe import Subscription
-from waitbus.client.wait import SETTLE_SEC, Commit, Conditions, Quiet, Wait, any_of
+from waitbus.client.wait import Wait
 from waitbus.client.wait import run as run_wait
 from waitbus.event import WaitbusError, ulid_ms
 from waitbus.predicate import Predicate, all_of
@@ -26,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from waitbus.client.wait import Outcome, Rule
+    from waitbus.client.rules import Outcome, Rule
 
 DESCRIPTION = """\
 Block until an event matches, using no CPU meanwhile. With no condition, any
@@ -139,13 +140,17 @@ def run(args: argparse.Namespace) -> int:
     scope = _scope(args)
     fail_if = any_of([all_of([*scope, one]) for one in args.fail_if])
     wait = Wait(_rule(args, scope, since, now, unix_ns), started=now, timeout=args.timeout, fail_if=fail_if)
-    stream = Stream(wait.wanted(), since, jitter=unix_ns % 1000 / 1000)
-    with Subscription(stream, load(), autostart=False if args.no_autostart else None) as subscription:
+    # Silence counts only while the hub is there: one that hangs is to be noticed soon.
+    heartbeat = None if args.quiet is None else CLOSE_HEARTBEAT_SEC
+    stream = Stream(wait.wanted(), since, jitter=unix_ns % 1000 / 1000, heartbeat_sec=heartbeat)
+
+    def ready() -> None:
         if args.ready_fd is not None:
-            subscription.open()
             os.write(args.ready_fd, b"ready\n")
             os.close(args.ready_fd)
-        outcome = run_wait(wait, subscription)
+
+    with Subscription(stream, load(), autostart=False if args.no_autostart else None) as subscription:
+        outcome = run_wait(wait, subscription, ready)
     _tell(outcome, args.print)
     return outcome.code
 

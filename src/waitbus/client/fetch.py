@@ -1,16 +1,27 @@
-"""Events that did not fit in a frame: the store has them. Only here does a subscriber open it."""
+"""What a subscriber asks the store itself: an event that did not fit in a frame, and what it has not been told.
+
+Only here does a subscriber open the store.
+"""
 
 from __future__ import annotations
 
 import os
 
-from waitbus.store.open import open_reader
-from waitbus.store.read import event_with_payload
+from waitbus.event import Event
+from waitbus.settings import SettingsError
+from waitbus.store.open import StoreDamaged, StoreError, open_reader
+from waitbus.store.prefilter import condition_of
+from waitbus.store.read import cursor_of, event_with_payload, last_seq, read_after
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from waitbus.event import Event
+    from collections.abc import Iterator
+
+    from waitbus.predicate import Predicate
     from waitbus.settings import Settings
+
+_PAGE = 100
+_BUSY_SEC = 0.25
 
 
 def from_store(settings: Settings, event_id: str) -> Event | None:
@@ -20,5 +31,31 @@ def from_store(settings: Settings, event_id: str) -> Event | None:
     conn = open_reader(settings)
     try:
         return event_with_payload(conn, event_id)
+    finally:
+        conn.close()
+
+
+def committed_after(settings: Settings, cursor: str, wanted: Predicate | None) -> Iterator[Event]:
+    """The events after `cursor` that match, as far as they are committed now, in commit order.
+
+    Gives nothing where there is no store, or none that we may read: the hub has looked. Raises `StoreDamaged`.
+    """
+    if not os.path.exists(settings.db_path):
+        return
+    try:
+        conn = open_reader(settings, timeout=_BUSY_SEC)
+    except StoreDamaged:
+        raise
+    except (StoreError, SettingsError):
+        return
+    try:
+        seq, end = cursor_of(conn, cursor), last_seq(conn)
+        where = condition_of(wanted.as_object) if wanted is not None else None
+        while seq < end:
+            page = read_after(conn, seq, _PAGE, upto=end, where=where)
+            for _, frame in page:
+                if wanted is None or wanted(frame):
+                    yield Event.from_frame(frame)
+            seq = page[-1][0] if len(page) == _PAGE else end
     finally:
         conn.close()

@@ -18,11 +18,15 @@ from waitbus.settings import load
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
     from typing import Self
 
     from waitbus.client.core import Item, Stream
     from waitbus.predicate import Predicate
     from waitbus.settings import Settings
+
+
+_FOUND_MAX = 10_000
 
 
 def subscribe(
@@ -58,7 +62,18 @@ def subscribe(
 class Subscription:
     """A blocking subscription: an iterator of events, or item by item with `receive`. Made by `subscribe`."""
 
-    __slots__ = ("_autostart", "_busy", "_closed", "_inbox", "_pid", "_settings", "_socket", "_timeout", "stream")
+    __slots__ = (
+        "_autostart",
+        "_busy",
+        "_closed",
+        "_found",
+        "_inbox",
+        "_pid",
+        "_settings",
+        "_socket",
+        "_timeout",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -76,6 +91,8 @@ class Subscription:
         self._autostart = settings.autostart if autostart is None else autostart
         self._socket: socket.socket | None = None
         self._pid = os.getpid()
+        # What was found in the store before the hub told it.
+        self._found: set[str] = set()
         # `close` sets the first and reads the second, `_step` the other way round: one of them lets the socket go.
         self._closed = False
         self._busy = False
@@ -114,6 +131,18 @@ class Subscription:
         from waitbus.client.fetch import from_store
 
         return from_store(self._settings, item.event_id)
+
+    def untold(self) -> Iterator[Event]:
+        """What the store has that matches and did not come yet, each event once: nothing, unless the hub is behind."""
+        from waitbus.client.fetch import committed_after
+
+        cursor = self.stream.resume_at
+        for event in () if cursor is None else committed_after(self._settings, cursor, self.stream.predicate):
+            if event.event_id not in self._found:
+                if len(self._found) >= _FOUND_MAX:
+                    self._found.clear()
+                self._found.add(event.event_id)
+                yield event
 
     def fileno(self) -> int:
         """The socket's descriptor, to be polled, until `stream.due`, before `receive`; -1 while unconnected."""

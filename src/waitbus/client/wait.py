@@ -1,7 +1,7 @@
 """When a wait is over, and how: one rule, a deadline, a way to fail. `wait_for` is its simplest use.
 
-The decision is a pure machine: no socket, no clock; times are handed in (`now` in seconds of a monotonic clock). What a
-passing of time alone decides is decided only while the hub is heard (`live`): silence of a dead hub is no silence.
+`Wait` is a pure machine: no socket, no clock; times are handed in (`now` in seconds of a monotonic clock). `run` asks
+the hub anew where a silence is to decide and all is not known up to then, and looks at the store before it does.
 """
 
 from __future__ import annotations
@@ -9,61 +9,48 @@ from __future__ import annotations
 import time
 
 from waitbus.client.core import CAUGHT_UP, Stream, since_ulid
-from waitbus.event import ulid_ms
-from waitbus.predicate import Predicate, all_of
+from waitbus.client.rules import FAILED, TIMED_OUT, Conditions, Outcome, any_of
+from waitbus.event import happened_ms, is_history
+from waitbus.predicate import all_of
 from waitbus.settings import load
-from waitbus.verdict import RUN_EVENT, verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any, Protocol
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
+    from waitbus.client.core import Item
+    from waitbus.client.rules import Rule
     from waitbus.client.subscribe import Subscription
     from waitbus.event import Event
+    from waitbus.predicate import Predicate
     from waitbus.settings import Settings
-    from waitbus.verdict import CommitRuns, Run, Verdict
 
-    class Rule(Protocol):
-        """What a wait waits for."""
-
-        def feed(self, event: Event, frame: Mapping[str, Any], now: float, age: float) -> Outcome | None:
-            """Take an event in; `age` is for how many seconds it had been written when it came, 0 when live."""
-
-        def judge(self, now: float) -> Outcome | None:
-            """What is decided at this moment, everything committed before being known."""
-
-        def due(self) -> float | None:
-            """When `judge` may next say something new without another event."""
-
-        def wanted(self) -> Predicate | None:
-            """What must be subscribed to; None: everything."""
-
-
-MATCHED, FAILED, TIMED_OUT = 0, 1, 124
-# How long a newer run of a commit may take to appear, unless told otherwise.
-SETTLE_SEC = 5.0
-
-
-class Outcome:
-    """How a wait ended: its exit code (0, 1 or 124), the events that decided, and one line for a person."""
-
-    __slots__ = ("code", "events", "text")
-
-    def __init__(self, code: int, text: str, events: Sequence[Event] = ()) -> None:
-        self.code = code
-        self.text = text
-        self.events = list(events)
+# For how long, from when the deadline is seen to have passed, what came before it is still read, and an answer that is
+# on its way is waited for.
+LATE_SEC = 0.25
 
 
 class Wait:
-    """One wait. Feed it every event, tell it when the hub is caught up, ask it again when `due` is past.
+    """One wait. Feed it every event, and ask it what the time decides whenever nothing came until `due`.
 
+    `caught_up` and `lost` tell it what it may take for granted: whether all is known, and whether what comes is new.
     `timeout` in seconds counts from `started`; 0 looks at what is there and ends where live begins. `fail_if` ends it
     with 1.
     """
 
-    __slots__ = ("_deadline", "_fail_if", "_look_once", "_rule", "_timeout")
+    __slots__ = (
+        "_day_ahead",
+        "_deadline",
+        "_fail_if",
+        "_known",
+        "_live",
+        "_look_once",
+        "_looking",
+        "_overdue",
+        "_rule",
+        "_timeout",
+    )
 
     def __init__(
         self, rule: Rule, *, started: float, timeout: float | None = None, fail_if: Predicate | None = None
@@ -73,6 +60,13 @@ class Wait:
         self._timeout = timeout
         self._deadline = None if timeout is None else started + timeout
         self._look_once = timeout == 0
+        self._overdue: float | None = None
+        # Up to when everything committed has been fed, and how far the clock of day was ahead of ours then.
+        self._known: float | None = None
+        self._day_ahead = 0.0
+        # Whether what comes is new; whether the hub was asked anew.
+        self._live = False
+        self._looking = False
 
     def wanted(self) -> Predicate | None:
         """The predicate to subscribe with; None: everything."""
@@ -81,200 +75,122 @@ class Wait:
             return wanted
         return any_of([wanted, self._fail_if])
 
-    def feed(self, event: Event, now: float, unix_ns: int, *, live: bool) -> Outcome | None:
-        """Take an event in. `live`: what is told is new, not replay."""
+    def caught_up(self, asked_at: float, now: float, unix_ns: int) -> None:
+        """What was committed before `asked_at` has been fed, and what comes from now on is new."""
+        self._known = asked_at
+        self._day_ahead = unix_ns / 1e9 - now
+        self._live = True
+        self._looking = False
+
+    def lost(self) -> None:
+        """The connection is over: what comes next was committed at some time since."""
+        self._live = False
+
+    def feed(self, event: Event, now: float, unix_ns: int) -> Outcome | None:
+        """Take an event in."""
         frame = event.as_frame()
         if self._fail_if is not None and self._fail_if(frame):
             return Outcome(FAILED, f"--fail-if matched: {event.summary}", [event])
-        # The id carries when the row was written; `received_at` is whatever the producer says.
-        age = 0.0 if live else max(0.0, unix_ns / 1e9 - ulid_ms(event.event_id) / 1e3)
+        age = 0.0 if self._live else self._age(frame, now, unix_ns)
         outcome = self._rule.feed(event, frame, now, age)
-        return outcome if outcome is not None or not live else self._rule.judge(now)
+        return outcome if outcome is not None or not self._live else self._judge()
 
-    def tick(self, now: float, *, live: bool) -> Outcome | None:
-        """What time has decided. Called when live begins, and when `due` is past."""
-        outcome = self._rule.judge(now) if live else None
-        if outcome is not None or self._deadline is None or now < self._deadline or (self._look_once and not live):
+    def tick(self, now: float, *, idle: bool = True) -> Outcome | None:
+        """What time has decided. `idle`: nothing more is there to be read."""
+        outcome = self._judge() if self._live else None
+        if outcome is not None or self._deadline is None or (self._look_once and not self._live):
             return outcome
+        if now < self._deadline:
+            return None
+        if self._overdue is None:
+            self._overdue = now
+        if (self._looking or not idle) and now < self._overdue + LATE_SEC:
+            return None
         return Outcome(TIMED_OUT, f"timed out after {self._timeout:g} s")
 
-    def due(self, *, live: bool) -> float | None:
-        """When to call `tick` if nothing comes; None: no need."""
-        due = self._rule.due() if live else None
-        deadline = None if self._look_once and not live else self._deadline
+    def must_look(self, now: float) -> bool:
+        """Whether it is time for a decision by silence, and the hub must first say that nothing else was committed.
+
+        True is said once: connect anew then, and tell `caught_up`.
+        """
+        due = self._due() if self._live else None
+        if due is None or due > now:
+            return False
+        self._live = False
+        self._looking = True
+        return True
+
+    def due(self) -> float | None:
+        """When to call `must_look` and `tick` if nothing comes; None: no need."""
+        due = self._due() if self._live else None
+        deadline = None if self._look_once and not self._live else self._deadline
+        if self._overdue is not None and self._looking:
+            deadline = self._overdue + LATE_SEC
         return min((time for time in (due, deadline) if time is not None), default=None)
 
+    def _judge(self) -> Outcome | None:
+        return None if self._known is None else self._rule.judge(self._known)
 
-class Conditions:
-    """Events that must match: one of the conditions (`every=False`), or each of them at least once.
+    def _due(self) -> float | None:
+        due = self._rule.due()
+        return due if due is not None and self._known is not None and due > self._known else None
 
-    With `by_verdict`, a match counts only when its conclusion is a verdict, and a bad one ends the wait with 1. An
-    event that has neither `status` nor `conclusion`, such as a message, counts as it is.
-    """
-
-    __slots__ = ("_by_verdict", "_every", "_met", "_predicates")
-
-    def __init__(
-        self, predicates: Sequence[Predicate | None], *, every: bool = False, by_verdict: bool = False
-    ) -> None:
-        self._predicates = predicates
-        self._every = every
-        self._by_verdict = by_verdict
-        self._met: dict[int, Event] = {}
-
-    def wanted(self) -> Predicate | None:
-        return any_of(self._predicates)
-
-    def feed(self, event: Event, frame: Mapping[str, Any], now: float, age: float) -> Outcome | None:
-        matching = [i for i, test in enumerate(self._predicates) if test is None or test(frame)]
-        word = self._word(event)
-        if not matching or word == "pending":
-            return None
-        if word == "failure":
-            return Outcome(FAILED, f"{event.conclusion}: {event.summary}", [event])
-        for i in matching:
-            self._met.setdefault(i, event)
-        if self._every and len(self._met) < len(self._predicates):
-            return None
-        met = [self._met[i] for i in sorted(self._met)]
-        events = list({event.event_id: event for event in met}.values())
-        return Outcome(MATCHED, f"matched: {'; '.join(event.summary for event in events)}", events)
-
-    def _word(self, event: Event) -> Verdict:
-        if not self._by_verdict or (event.conclusion is None and event.fields.get("status") is None):
-            return "success"
-        return verdict(event.conclusion)
-
-    def judge(self, now: float) -> Outcome | None:
-        return None
-
-    def due(self) -> float | None:
-        return None
+    def _age(self, frame: Mapping[str, Any], now: float, unix_ns: int) -> float:
+        """For how many seconds at most an event of the replay has been there, as far as silence is concerned."""
+        age = unix_ns / 1e9 - happened_ms(frame) / 1e3
+        if self._known is not None and not is_history(frame):
+            # The clock of day may have been set meanwhile, or the machine have slept; and whatever the id says, the
+            # event was not there yet when all was known.
+            age = min(age - max(0.0, unix_ns / 1e9 - now - self._day_ahead), now - self._known)
+        return max(0.0, age)
 
 
-class Quiet:
-    """Nothing matches for `span` seconds. `since` is the moment, maybe past, from which silence counts."""
-
-    __slots__ = ("_predicate", "_since", "_span")
-
-    def __init__(self, predicate: Predicate | None, span: float, since: float) -> None:
-        self._predicate = predicate
-        self._span = span
-        self._since = since
-
-    def wanted(self) -> Predicate | None:
-        return self._predicate
-
-    def feed(self, event: Event, frame: Mapping[str, Any], now: float, age: float) -> Outcome | None:
-        if self._predicate is None or self._predicate(frame):
-            self._since = max(self._since, now - age)
-        return None
-
-    def judge(self, now: float) -> Outcome | None:
-        return Outcome(MATCHED, f"quiet for {self._span:g} s") if now >= self.due() else None
-
-    def due(self) -> float:
-        return self._since + self._span
-
-
-class _Mark:
-    """What is remembered of a run's last event: the event, and until when a newer run may still take its place."""
-
-    __slots__ = ("event", "until")
-
-    def __init__(self, event: Event, until: float) -> None:
-        self.event = event
-        self.until = until
-
-
-class Commit:
-    """The runs of one commit: the first one's verdict, or (`all_runs`) the first failure, or that all ended well.
-
-    A `cancelled` run counts only when no newer one of its workflow came for `settle` seconds; all is well only when
-    no run began or ended for that long.
-    """
-
-    __slots__ = ("_all_runs", "_predicate", "_runs", "_settle")
-
-    def __init__(
-        self, predicate: Predicate | None, runs: CommitRuns, *, all_runs: bool, settle: float = SETTLE_SEC
-    ) -> None:
-        nodes = [{"key": "event_type", "op": "eq", "value": RUN_EVENT}, predicate and predicate.as_object]
-        self._predicate = Predicate.from_object({"all": [node for node in nodes if node is not None]})
-        self._runs = runs
-        self._all_runs = all_runs
-        self._settle = settle
-
-    def wanted(self) -> Predicate | None:
-        return self._predicate
-
-    def feed(self, event: Event, frame: Mapping[str, Any], now: float, age: float) -> Outcome | None:
-        if self._predicate(frame):
-            self._runs.feed(event.fields, _Mark(event, now + self._settle - age))
-        return None
-
-    def judge(self, now: float) -> Outcome | None:
-        first = self._runs.first()
-        if self._all_runs:
-            final = [run for run in self._runs.failures() if _is_final(run, now)]
-            if final:
-                return _of_run(final[0], FAILED)
-            newest = self._runs.newest()
-            if newest is not None and self._runs.all_well() and now >= self._settled():
-                return _of_run(newest, MATCHED)
-        elif first is not None and _is_final(first, now):
-            return _of_run(first, MATCHED if first.conclusion == "success" else FAILED)
-        return None
-
-    def due(self) -> float | None:
-        if self._all_runs:
-            if self._runs.all_well():
-                return self._settled()
-            return min((run.mark.until for run in self._runs.failures()), default=None)
-        first = self._runs.first()
-        return first.mark.until if first is not None else None
-
-    def _settled(self) -> float:
-        """When a newer run has had its time to appear, after the last change to one that counts."""
-        ends: list[float] = [run.mark.until for run in self._runs.counting()]
-        return max(ends)
-
-
-def _is_final(run: Run, now: float) -> bool:
-    return run.conclusion != "cancelled" or now >= run.mark.until
-
-
-def _of_run(run: Run, code: int) -> Outcome:
-    event: Event = run.mark.event
-    return Outcome(code, f"{run.conclusion}: {event.summary}", [event])
-
-
-def any_of(predicates: Sequence[Predicate | None]) -> Predicate | None:
-    """Predicates joined by OR; None among them is everything."""
-    known = [predicate for predicate in predicates if predicate is not None]
-    if len(known) < len(predicates) or not known:
-        return None
-    return known[0] if len(known) == 1 else Predicate.from_object({"any": [one.as_object for one in known]})
-
-
-def run(wait: Wait, subscription: Subscription) -> Outcome:
-    """Block until the wait is over."""
+def run(wait: Wait, subscription: Subscription, on_ready: Callable[[], object] | None = None) -> Outcome:
+    """Block until the wait is over. `on_ready` is called once, when nothing can be missed any more."""
     stream = subscription.stream
     while True:
-        outcome = wait.tick(time.monotonic(), live=stream.live)
+        if wait.must_look(time.monotonic()):
+            subscription.renew()
+        items = subscription.receive(wait.due())
+        if on_ready is not None and stream.ready:
+            on_ready()
+            on_ready = None
+        outcome = _feed(wait, subscription, items)
+        if outcome is None:
+            outcome = _tick(wait, subscription, idle=not items)
         if outcome is not None:
             return outcome
-        items = subscription.receive(wait.due(live=stream.live))
-        # What came before the marker is replay; what came before the connection was lost is judged after the next one.
-        live = stream.live and not any(item is CAUGHT_UP for item in items)
-        for item in items:
-            if item is CAUGHT_UP:
-                live = stream.live
-                outcome = wait.tick(time.monotonic(), live=live)
-            elif (event := subscription.resolve(item)) is not None:
-                outcome = wait.feed(event, time.monotonic(), time.time_ns(), live=live)
-            if outcome is not None:
-                return outcome
+
+
+def _feed(wait: Wait, subscription: Subscription, items: Sequence[Item]) -> Outcome | None:
+    stream = subscription.stream
+    # What came before the marker is replay; what came before the connection was lost is judged after the next one.
+    if not stream.live or any(item is CAUGHT_UP for item in items):
+        wait.lost()
+    for item in items:
+        outcome = None
+        if item is not CAUGHT_UP:
+            event = subscription.resolve(item)
+            outcome = None if event is None else wait.feed(event, time.monotonic(), time.time_ns())
+        elif stream.live:
+            wait.caught_up(stream.asked_at, time.monotonic(), time.time_ns())
+        if item is CAUGHT_UP or (outcome is not None and outcome.by_silence):
+            outcome = _tick(wait, subscription, idle=False)
+        if outcome is not None:
+            return outcome
+    return None
+
+
+def _tick(wait: Wait, subscription: Subscription, *, idle: bool) -> Outcome | None:
+    """What time has decided; by silence only where the store has nothing that the hub did not tell."""
+    outcome = wait.tick(time.monotonic(), idle=idle)
+    if outcome is None or not outcome.by_silence:
+        return outcome
+    for event in subscription.untold():
+        found = wait.feed(event, time.monotonic(), time.time_ns())
+        if found is not None and not found.by_silence:
+            return found
+    return wait.tick(time.monotonic(), idle=idle)
 
 
 def wait_for(
