@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections import Counter
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 
 from tests.torture.consumer import FILTERED
+from tests.torture.stores import Generation
 
 
 class Account:
@@ -46,11 +46,14 @@ def delays_us(log: Path) -> list[int]:
     return [int(line.split()[1]) for line in log.read_text().splitlines()]
 
 
-def account(expected: list[str], received: list[str]) -> Account:
-    """Compare two lists of event_ids. What nobody expected counts as repeated: it was given without a reason."""
+def account(expected: list[str], received: list[str], spared: Collection[str] = ()) -> Account:
+    """Compare two lists of event_ids; those `spared` may be missing, and nothing else.
+
+    What nobody expected counts as repeated: it was given without a reason.
+    """
     place = {event_id: index for index, event_id in enumerate(expected)}
     counts = Counter(received)
-    lost = sum(event_id not in counts for event_id in expected)
+    lost = sum(event_id not in counts and event_id not in spared for event_id in expected)
     repeated = len(received) - sum(event_id in place for event_id in counts)
     firsts = [place[event_id] for event_id in dict.fromkeys(received) if event_id in place]
     disordered = sum(after < before for before, after in pairwise(firsts))
@@ -67,48 +70,73 @@ def without_promised_repeats(received: list[str], kills: list[int]) -> tuple[lis
 
 
 class Truth:
-    """The store at the end: its event_ids and delivery_ids in commit order."""
+    """The store at the end, with every file that was the store before: what they hold, in commit order."""
 
-    def __init__(self, path: str) -> None:
-        with contextlib.closing(sqlite3.connect(path)) as store:
-            query = "SELECT event_id, delivery_id FROM events ORDER BY seq"
-            self.rows: list[tuple[str, str]] = store.execute(query).fetchall()
-            self.sound = store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    def __init__(self, generations: list[Generation]) -> None:
+        self.generations = [(generation, generation.rows()) for generation in generations]
+        self.rows = [row for _, rows in self.generations for row in rows]
+        self.unsound = sum(not generation.sound() for generation in generations)
 
     def expected(self, kind: str) -> list[str]:
-        """The event_ids a subscriber of this kind should have been given."""
-        prefix = f"{FILTERED}-"
+        """The event_ids a subscriber of this kind should have been given; a restored row is the one it was."""
+        return list(dict.fromkeys(event_id for event_id, delivery_id in self.rows if _wants(kind, delivery_id)))
+
+    def spared(self, name: str, received: list[str]) -> set[str]:
+        """What one subscriber need not have been given: rows of a file that went before it came to them."""
+        spared: set[str] = set()
+        for generation, rows in self.generations:
+            if generation.end_ns:
+                had = set(received[: generation.given.get(name, 0)])
+                ids = [event_id for event_id, _ in rows]
+                last = max((at for at, event_id in enumerate(ids) if event_id in had), default=-1)
+                spared.update(ids[last + 1 :])
+        return spared
+
+    def numbers(self, producer: str) -> list[list[int]]:
+        """The numbers of one producer, in commit order, file by file."""
         return [
-            event_id
-            for event_id, delivery_id in self.rows
-            if kind != "filtered" or delivery_id.startswith((prefix, "end"))
+            [int(delivery.partition("-")[2]) for _, delivery in rows if delivery.startswith(f"{producer}-")]
+            for _, rows in self.generations
         ]
 
-    def numbers(self, producer: str) -> list[int]:
-        """The numbers of one producer, in commit order."""
-        return [int(delivery.partition("-")[2]) for _, delivery in self.rows if delivery.startswith(f"{producer}-")]
+
+def _wants(kind: str, delivery_id: str) -> bool:
+    return kind != "filtered" or delivery_id.startswith((f"{FILTERED}-", "end"))
 
 
 class Ledger:
-    """What one producer was told: how many of its numbers were answered for, and how many of those as new."""
+    """What one producer was told: how many of its numbers were answered for, and how many of those as new.
+
+    `begun` has for each call its first number, how many, and when it was begun.
+    """
 
     def __init__(self, log: Path) -> None:
         self.answered = self.inserted = 0
         self.gaps = 0
+        self.begun: list[tuple[int, int, int]] = []
         lines = log.read_text().splitlines() if log.exists() else []
-        for first, count, inserted in (map(int, line.split()) for line in lines):
+        for first, count, inserted, begun_ns in (map(int, line.split()) for line in lines):
             self.gaps += first != self.answered
             self.answered = first + count
             self.inserted += inserted
+            self.begun.append((first, count, begun_ns))
 
 
 def wronged(truth: Truth, name: str, ledger: Ledger) -> list[str]:
     """How the store and what a producer was told differ, in words."""
-    numbers, wrongs = truth.numbers(name), []
-    missing = set(range(ledger.answered)) - set(numbers)
+    wrongs = []
+    committed = truth.numbers(name)
+    ends = [generation.end_ns for generation, _ in truth.generations]
+    files = [(end_ns, set(numbers)) for end_ns, numbers in zip(ends, committed, strict=True)]
+    missing = [
+        number
+        for first, count, begun_ns in ledger.begun
+        for number in range(first, first + count)
+        if not any(number in numbers for end_ns, numbers in files if not end_ns or end_ns >= begun_ns)
+    ]
     if missing:
-        wrongs.append(f"{name}: {len(missing)} answered for are not in the store, such as {min(missing)}")
-    if numbers != sorted(set(numbers)):
+        wrongs.append(f"{name}: {len(missing)} answered for are not in the store, such as {missing[0]}")
+    if any(numbers != sorted(set(numbers)) for numbers in committed):
         wrongs.append(f"{name}: its events were not committed once each in the order it emitted them")
     if ledger.gaps:
         wrongs.append(f"{name}: its log has {ledger.gaps} gaps: the harness is wrong")

@@ -53,6 +53,14 @@ class Bus:
         self.children.append(child)
         return child
 
+    def hub_said(self) -> str:
+        """The last lines of the hubs' logs: those of ours, and those that clients started."""
+        said = ""
+        for path in (self.path / "hub.stderr", Path(self.settings.hub_log)):
+            with contextlib.suppress(OSError):
+                said += path.read_text(errors="replace")[-800:]
+        return " / ".join(said.split("\n"))
+
     def close(self) -> None:
         for child in self.children:
             child.close()
@@ -172,20 +180,20 @@ class Hub:
         except Failure:
             raise refused from None
 
-    def await_other(self) -> None:
-        """Return when a hub that a client started listens."""
+    def await_other(self, why: str = "no client started a hub") -> int:
+        """The process of a hub that we did not start, as soon as it listens."""
         for _ in range(int(PATIENCE / 0.02)):
-            if self.pid() is not None:
-                return
+            if (pid := self.pid()) is not None:
+                return pid
             select.select([], [], [], 0.02)
-        raise Failure("no client started a hub")
+        raise Failure(why)
 
     def pid(self) -> int | None:
         return listener_pid(self.bus.settings.broadcast_socket)
 
-    def kill(self) -> None:
-        """SIGKILL whichever process is the hub, or is about to be."""
-        pid = self.pid()
+    def kill(self, pid: int | None = None) -> None:
+        """SIGKILL whichever process is the hub, or is about to be; `pid` where its sockets cannot tell."""
+        pid = pid or self.pid()
         if pid is not None:
             send_and_wait(pid, signal.SIGKILL)
         if self._child is not None:

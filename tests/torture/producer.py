@@ -2,9 +2,9 @@
 
 ``python -m tests.torture.producer NAME FIRST SEED RATE START_NS SKEW_NS LOG``. Number n is due at START_NS + n/RATE of
 the monotonic clock; the wall clock of this process is off by SKEW_NS. What `emit` answered for is in LOG, a line a
-call: first number, count, how many were new. A producer that was killed is started again after the last number answered
-for: what it had committed without learning so comes back as a duplicate. On SIGUSR1 it kills itself after its next
-commit, before it rings.
+call: first number, count, how many were new, and when the call was begun. A producer that was killed is started again
+after the last number answered for: what it had committed without learning so comes back as a duplicate. On SIGUSR1 it
+kills itself after its next commit, before it rings.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class Producer:
     def step(self, count: int) -> None:
         """Emit `count` numbers, log what was answered."""
         events = [self.event(number) for number in range(self.next, self.next + count)]
+        begun_ns = time.monotonic_ns()
         inserted = int(emit(events[0]).inserted) if count == 1 else emit_many(events).inserted
-        os.write(self.log, f"{self.next} {count} {inserted}\n".encode())
+        os.write(self.log, f"{self.next} {count} {inserted} {begun_ns}\n".encode())
         self.next += count
 
     def size(self, behind: int) -> int:

@@ -1,21 +1,27 @@
-"""The first part: kills at random under load, then the account of every party.
+"""The first part and the third: kills and worse at random under load, then the account of every party.
 
-What is killed, when, and how the hub comes back is drawn from the seed; the machine's own timing is not.
+What is done, to whom and when, and how the hub comes back, is drawn from the seed; the machine's own timing is not.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.torture import audit
-from tests.torture.bus import Bus, Child, Failure, Hub, pause
+from tests.torture import audit, poison
+from tests.torture.bus import PATIENCE, Bus, Child, Failure, Hub, pause
 from tests.torture.consumer import KINDS
+from tests.torture.mute import Mute
+from tests.torture.stores import Stores
 from waitbus import EventInsert, emit
 from waitbus.store.append import Appender
 
@@ -29,19 +35,45 @@ EARLY_SHARE = 0.1
 PAUSE_SEC = 0.2
 UNRUNG = 10
 UNRUNG_LATE_US = 1_500_000  # the sweep looks once a second; the rest is the machine's
-VICTIMS = {"hub": 60, "producer": 20, "producer before its ring": 10, "subscriber": 10}
+# What is done, and how often by comparison.
+DEEDS = {
+    "hub": 40,
+    "producer": 15,
+    "producer before its ring": 10,
+    "subscriber": 10,
+    "hub stopped": 8,
+    "sockets swept": 5,
+    "runtime directory swept": 5,
+    "poison row": 15,
+    "subscriber that never reads": 4,
+}
+# The third part. Where a file is replaced, a cursor into the old one is a point in time: no clock is off there.
+REPLACING = {**DEEDS, "hub": 15, "store removed": 20, "store restored": 10, "backup taken": 15}
+STOPPED_SEC = 1.5  # for how long a hub is stopped at most
+# A hub whose sockets were taken away listens anew within a second; the rest is the machine's.
+SWEPT_SEC = 3.0
+# How often a replacement waits until everybody has been given everything.
+QUIET_SHARE = 0.5
 
 
 class Torture:
     """One run: the bus, who is on it, and what was done to them."""
 
-    def __init__(self, bus: Bus, *, rate: float, subscribers: int, seed: str) -> None:
+    def __init__(
+        self, bus: Bus, *, rate: float, subscribers: int, seed: str, deeds: Mapping[str, int], skewed: bool
+    ) -> None:
         self.bus = bus
+        self.deeds = deeds
+        self.skews_ns = SKEWS_NS if skewed else (0,) * PRODUCERS
+        self.stores = Stores(bus.settings.db_path, bus.path / "stores")
+        self.mutes = Mute(bus)
+        self.poisoned = 0
+        self.swept_sec = 0.0
         self.seed = seed
         self.rate = rate
         self.random = random.Random(seed)
         self.hub = Hub(bus)
-        self.kills: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
         self.by_client = 0
         kinds = list(KINDS)
         self.kinds = [kinds[index % len(kinds)] for index in range(subscribers)]
@@ -73,7 +105,7 @@ class Torture:
     def produce(self, name: str) -> None:
         """Start a producer after the last number it was answered for."""
         first = audit.Ledger(self.log(name)).answered
-        words = (first, self.seed, self.rate / PRODUCERS, self.start_ns, SKEWS_NS[int(name[1:])], self.log(name))
+        words = (first, self.seed, self.rate / PRODUCERS, self.start_ns, self.skews_ns[int(name[1:])], self.log(name))
         self.producers[name] = self.bus.spawn(name, "tests.torture.producer", name, *map(str, words))
 
     def everybody(self) -> list[Child]:
@@ -81,16 +113,26 @@ class Torture:
 
     # --- kills -------------------------------------------------------------------------------------------------------
 
-    def kill_one(self) -> None:
+    def do_one(self) -> None:
         pause(self.random.uniform(0, PAUSE_SEC), self.everybody())
-        (victim,) = self.random.choices(list(VICTIMS), list(VICTIMS.values()))
-        if victim == "hub":
-            self.kill_hub()
-        elif victim.startswith("producer"):
-            self.kill_producer(victim)
+        (deed,) = self.random.choices(list(self.deeds), list(self.deeds.values()))
+        acts = {
+            "hub": self.kill_hub,
+            "subscriber": self.kill_subscriber,
+            "hub stopped": self.stop_hub,
+            "poison row": self.poison,
+            "subscriber that never reads": self.mutes.come_and_go,
+            "backup taken": self.back_up,
+        }
+        if deed.startswith("producer"):
+            self.kill_producer(deed)
+        elif deed.startswith("store "):
+            self.replace_store(deed)
+        elif deed.endswith(" swept"):
+            self.sweep_away(deed)
         else:
-            victim = self.kill_subscriber()
-        self.kills[victim] += 1
+            acts[deed]()
+        self.done[deed] += 1
 
     def kill_hub(self) -> None:
         self.hub.kill()
@@ -102,7 +144,7 @@ class Torture:
         self.hub.start()
         if way > 1 - EARLY_SHARE:
             pause(self.random.uniform(0, 0.15), self.everybody())
-            self.kills["hub while it started"] += 1
+            self.done["hub while it started"] += 1
             self.hub.kill()
             self.hub.start()
         self.hub.await_ready()
@@ -124,25 +166,104 @@ class Torture:
         self.bus.children.remove(child)
         self.produce(name)
 
-    def kill_subscriber(self) -> str:
+    def kill_subscriber(self) -> None:
         """Kill the one with a bookmark, where there is one; it goes on from there."""
         names = [name for name in self.subscribers if name.startswith("bookmark")]
         if not names:
             self.kill_hub()
-            return "hub"
+            return
         name = self.random.choice(names)
         child = self.subscribers[name]
         child.kill()
         self.bus.children.remove(child)
-        log = self.log(name)
-        self.bookmark_kills.setdefault(name, []).append(len(log.read_text().splitlines()) if log.exists() else 0)
+        self.bookmark_kills.setdefault(name, []).append(self.given(name))
         self.subscribe(name, "bookmark")
-        return "subscriber"
+
+    def given(self, name: str) -> int:
+        """How many events a subscriber has been given so far."""
+        log = self.log(name)
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+    # --- what is worse than a kill -----------------------------------------------------------------------------------
+
+    def stop_hub(self) -> None:
+        """The hub is alive and does nothing for a while."""
+        pid = self.hub.pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                pause(self.random.uniform(0, STOPPED_SEC), self.everybody())
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+    def sweep_away(self, what: str) -> None:
+        """A cleaner takes the hub's sockets, or all of its directory: it listens anew, or is killed before it can."""
+        pid = self.hub.pid()
+        if pid is None:
+            return
+        if what == "sockets swept":
+            for path in (self.bus.settings.broadcast_socket, self.bus.settings.doorbell_socket):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        else:
+            shutil.rmtree(self.bus.settings.runtime_dir, ignore_errors=True)
+        if self.random.random() < EARLY_SHARE:
+            self.hub.kill(pid)
+            self.hub.start()
+            self.hub.await_ready()
+            return
+        begin = time.monotonic()
+        found = self.hub.await_other(f"{what}: nobody listened again for {PATIENCE:.0f} s")
+        self.swept_sec = max(self.swept_sec, time.monotonic() - begin)
+        if found != pid:
+            raise Failure(f"{what}: the hub was {pid}, and another one, {found}, took its place")
+
+    def poison(self) -> None:
+        self.poisoned += poison.insert(self.bus, self.random, self.poisoned)
+
+    def back_up(self) -> None:
+        if os.path.exists(self.bus.settings.db_path):
+            self.stores.back_up()
+
+    def replace_store(self, how: str) -> None:
+        """Take the file away, or put an older copy in its place, while everybody is stopped, as between two lines."""
+        if not os.path.exists(self.bus.settings.db_path) or (how == "store restored" and not self.stores.can_restore()):
+            return
+        pids = [child.process.pid for child in self.producers.values()]
+        stopped = []
+        try:
+            stopped += self.stop(pids)
+            if self.random.random() < QUIET_SHARE:
+                self.await_quiet()
+            stopped += self.stop([child.process.pid for child in self.subscribers.values()])
+            hub = self.hub.pid()
+            stopped += self.stop([hub] if hub else [])
+            given = {name: self.given(name) for name in self.subscribers}
+            (self.stores.restore if how == "store restored" else self.stores.remove)(given)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    def stop(self, pids: list[int]) -> list[int]:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        return pids
+
+    def await_quiet(self) -> None:
+        """Return when every subscriber was given all that is in the store."""
+        truth = audit.Truth(self.stores.generations)
+        goals = {name: truth.expected(kind)[-1:] for name, kind in zip(self.subscribers, self.kinds, strict=True)}
+        deadline = time.monotonic() + PATIENCE
+        while behind := [name for name, goal in goals.items() if not set(goal) <= set(audit.given(self.log(name)))]:
+            pause(0.02, list(self.subscribers.values()))
+            if time.monotonic() > deadline:
+                raise Failure(f"{', '.join(behind)} were not given what was committed {PATIENCE:.0f} s ago")
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def wind_down(self) -> None:
         """Let the producers come to an end, commit some rows nobody rings for, then say the end."""
+        self.mutes.close()
         for child in self.producers.values():
             child.finish()
         if self.hub.pid() is None:
@@ -170,8 +291,8 @@ class Torture:
 
     def judge(self) -> dict[str, Any]:
         """Every account, as it is printed and as ``--json`` gives it."""
-        truth = audit.Truth(self.bus.settings.db_path)
-        wrongs = [] if truth.sound else ["the store fails SQLite's integrity check"]
+        truth = audit.Truth(self.stores.generations)
+        wrongs = [f"{truth.unsound} stores fail SQLite's integrity check"] if truth.unsound else []
         learned_late = 0
         for name in self.producers:
             ledger = audit.Ledger(self.log(name))
@@ -182,15 +303,20 @@ class Torture:
             received, allowed = audit.without_promised_repeats(
                 audit.given(self.log(name)), self.bookmark_kills.get(name, [])
             )
-            account = audit.account(truth.expected(kind), received)
+            account = audit.account(truth.expected(kind), received, truth.spared(name, received))
             accounts[name] = {**account.figures(), "repeated_as_promised": allowed}
             if not account.good:
                 wrongs.append(f"{name}: {account}")
         late = self.unrung_late(truth)
         if len(late) != UNRUNG or max(late) > UNRUNG_LATE_US:
             wrongs.append(f"commits nobody rang for came after {late} us")
+        if self.swept_sec > SWEPT_SEC:
+            wrongs.append(f"a hub whose sockets were taken away listened again after {self.swept_sec:.1f} s")
         return {
-            "kills": dict(self.kills),
+            "deeds": dict(self.done),
+            "swept_sec": round(self.swept_sec, 2),
+            "stores": len(truth.generations),
+            "poison_rows": self.poisoned,
             "hubs_brought_back_by_a_client": self.by_client,
             "rows": len(truth.rows),
             "committed_but_learned_late": learned_late,
@@ -209,31 +335,46 @@ class Torture:
         ]
 
 
-def torture(bus: Bus, *, kills: int, rate: float, subscribers: int, seed: str) -> dict[str, Any]:
-    """Run it to the end. Raises `Failure` when somebody ended who should not have."""
-    run = Torture(bus, rate=rate, subscribers=subscribers, seed=seed)
+def torture(
+    bus: Bus,
+    *,
+    kills: int,
+    rate: float,
+    subscribers: int,
+    seed: str,
+    replacing: bool = False,
+    without: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Run it to the end; with `replacing`, the store's file is replaced, too; deeds named in `without` are left out.
+
+    Raises `Failure` when somebody ended who should not have, or a promise was broken at once.
+    """
+    deeds = {deed: weight for deed, weight in (REPLACING if replacing else DEEDS).items() if deed not in without}
+    run = Torture(bus, rate=rate, subscribers=subscribers, seed=seed, deeds=deeds, skewed=not replacing)
     begin = said = time.monotonic()
     run.set_up()
     done = 0
     try:
         while done < kills:
-            run.kill_one()
-            done = run.kills.total()
+            run.do_one()
+            done = run.done.total()
             if time.monotonic() - said > 5:
                 said = time.monotonic()
-                progress(f"{done}/{kills} kills after {said - begin:.0f} s: {described(run.kills)}")
-        progress(f"{done} kills done after {time.monotonic() - begin:.0f} s; letting everybody come to an end")
+                progress(f"{done}/{kills} deeds after {said - begin:.0f} s: {described(run.done)}")
+        progress(f"{done} deeds done after {time.monotonic() - begin:.0f} s; letting everybody come to an end")
         run.wind_down()
     except Failure as failure:
-        raise Failure(f"after {done} kills (seed {seed}): {failure}") from None
+        raise Failure(f"after {done} deeds (seed {seed}): {failure}; the hubs' last words: {bus.hub_said()}") from None
+    finally:
+        run.mutes.close()
     verdict = run.judge()
     verdict["seconds"] = round(time.monotonic() - begin, 1)
     verdict["seed"] = seed
     return verdict
 
 
-def described(kills: Counter[str]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in kills.most_common())
+def described(done: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in done.most_common())
 
 
 def progress(text: str) -> None:

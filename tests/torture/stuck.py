@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.torture import audit
 from tests.torture.bus import PATIENCE, Bus, Child, Failure, Hub, pause, private_bus
+from tests.torture.stores import Generation
 from waitbus import EventInsert, emit
 
 OTHERS = 4
@@ -82,7 +84,8 @@ def stuck(rate: float) -> dict[str, Any]:
 
 def sent(bus: Bus, prefix: str) -> list[str]:
     """The event_ids of one round, in commit order."""
-    return [event_id for event_id, delivery in audit.Truth(bus.settings.db_path).rows if delivery.startswith(prefix)]
+    rows = Generation(Path(bus.settings.db_path), 0).rows()
+    return [event_id for event_id, delivery in rows if delivery.startswith(prefix)]
 
 
 def figures_of(rounds: list[list[int]]) -> dict[str, int]:
