@@ -23,11 +23,14 @@ from waitbus.store.wal import Wal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
+    from typing import Any, TypeVar
 
     from waitbus.event import EventInsert
     from waitbus.settings import Settings
+    from waitbus.store.open import Writer
     from waitbus.store.rows import Row, Statement
+
+    Written = TypeVar("Written")
 
 # A transaction of a batch ends after so many rows, or characters of payload: some 15 ms of everybody else's time.
 CHUNK = 1000
@@ -37,6 +40,7 @@ CHUNK_CHARS = 1 << 20
 _PAUSE_S = 0.0002
 _LONG_PAUSE_S = 0.002
 _LONG_TRIES = 2000
+_REPLACED_TRIES = 5
 
 
 class BatchResult:
@@ -72,7 +76,7 @@ class Appender:
     def _reset(self) -> None:
         self._lock = RLock()
         self._depth = 0
-        self._conn: sqlite3.Connection | None = None
+        self._conn: Writer | None = None
         # A child must not go on counting from its parent's last ULID.
         self._ulids = UlidFactory(self._clock_ns, os.urandom)
         self._now_ns = 0
@@ -91,22 +95,25 @@ class Appender:
         """
         row = row_of(event)
         waiting = _Waiting(self._timeout)
-        with self._lock:
-            conn = self._enter()
-            try:
-                written = self._insert(conn, row, waiting)
-                earlier = None if written.rowcount == 1 else event_of_delivery(conn, row[1][1])
-            except (sqlite3.Error, ValueError, OverflowError) as error:
-                raise self._failure(error) from error
-            finally:
-                self._leave(conn)
-        if earlier is not None:
-            return EmitResult(False, earlier)
-        if written.rowcount != 1:  # the earlier one was pruned just now
+        inserted = False
+        earlier = None
+
+        def write(conn: Writer) -> bool:
+            nonlocal inserted, earlier
+            new = self._insert(conn, row, waiting).rowcount == 1
+            inserted = inserted or new
+            earlier = None if new else event_of_delivery(conn, row[1][1])
+            return new or earlier is not None
+
+        if not self._commit(write):  # the earlier one was pruned just now
             return self.append(event, after_commit=after_commit)
+        if earlier is not None and not inserted:
+            return EmitResult(False, earlier)
         if after_commit is not None:
             after_commit()
         self._settle()
+        if earlier is not None:
+            return EmitResult(True, earlier)
         fields = fields_of_event(event)
         event_id, delivery_id, received_at, summary, *_ = row[1]
         stored = Event(event_id, event.event_type, event.owner, event.repo, received_at, delivery_id, summary, fields)
@@ -151,37 +158,66 @@ class Appender:
         count = 0
         last = None
         waiting = _Waiting(self._timeout)
-        with self._lock:
-            conn = self._enter()
-            try:
-                while True:
-                    try:
-                        conn.execute("BEGIN IMMEDIATE")
-                        break
-                    except sqlite3.OperationalError as error:
-                        waiting.after(error)
-                event_ids = self._ulids.batch(len(chunk))
-                now_ns = self._now_ns
-                for (_, values), event_id in zip(chunk, event_ids, strict=True):
-                    values[0] = event_id
-                    if values[1] is None:
-                        values[1] = event_id
-                    if values[2] is None:
-                        values[2] = now_ns
-                for statement, rows in groupby(chunk, itemgetter(0)):
-                    count += _insert_run(conn, statement, [values for _, values in rows])
-                if count:
-                    last = conn.execute("SELECT event_id FROM events ORDER BY seq DESC LIMIT 1").fetchone()[0]
-                conn.execute("COMMIT")
-            except (sqlite3.Error, ValueError, OverflowError) as error:
-                raise self._failure(error) from error
-            finally:
-                self._leave(conn)
+
+        def write(conn: Writer) -> None:
+            nonlocal count, last
+            new = self._write_chunk(conn, chunk, waiting)
+            count = max(count, new)
+            if new:
+                last = conn.execute("SELECT event_id FROM events ORDER BY seq DESC LIMIT 1").fetchone()[0]
+            conn.execute("COMMIT")
+
+        self._commit(write)
         return count, last
 
-    def _enter(self) -> sqlite3.Connection:
+    def _write_chunk(self, conn: Writer, chunk: list[Row], waiting: _Waiting) -> int:
+        """Take the lock and insert: how many rows were new."""
+        while True:
+            try:
+                conn.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError as error:
+                waiting.after(error)
+        event_ids = self._ulids.batch(len(chunk))
+        now_ns = self._now_ns
+        for (_, values), event_id in zip(chunk, event_ids, strict=True):
+            values[0] = event_id
+            if values[1] is None:
+                values[1] = event_id
+            if values[2] is None:
+                values[2] = now_ns
+        count = 0
+        for statement, rows in groupby(chunk, itemgetter(0)):
+            count += _insert_run(conn, statement, [values for _, values in rows])
+        return count
+
+    def _commit(self, write: Callable[[Writer], Written]) -> Written:
+        """What `write` gives, which commits to the file that stands at the path.
+
+        When the file turns out to have been replaced, `write` is called again, with the one that is there now: until
+        then what it wrote is nowhere, and how it failed says nothing.
+        """
+        with self._lock:
+            for _ in range(_REPLACED_TRIES):
+                conn = self._enter()
+                try:
+                    written = write(conn)
+                    if conn.place.holds():
+                        return written
+                except (sqlite3.Error, ValueError, OverflowError) as error:
+                    if not isinstance(error, sqlite3.Error) or conn.place.stands():
+                        raise self._failure(error) from error
+                finally:
+                    self._leave(conn)
+                self._drop()
+        raise StoreError(f"{self._settings.db_path} is replaced again and again: look for what does that")
+
+    def _enter(self) -> Writer:
         """The connection, in use from now on: every `_enter` is followed by a `_leave`."""
         conn = self._conn
+        if conn is not None and not self._depth and not conn.place.may_write():
+            self._drop()
+            conn = None
         if conn is None:
             _appenders.add(self)
             conn = open_writer(self._settings, timeout=self._timeout)
@@ -198,6 +234,14 @@ class Appender:
         if not self._depth and conn.in_transaction:
             conn.execute("ROLLBACK")
 
+    def _drop(self) -> None:
+        """Close the connection to a file that is not the store any more; the next `_enter` opens the one that is."""
+        if self._depth:
+            raise StoreError("the store was replaced in the middle of an emit: emit after the signal handler instead")
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            conn.close()
+
     def _failure(self, error: sqlite3.Error | ValueError | OverflowError) -> Exception:
         if isinstance(error, sqlite3.Error):
             return explain(error, self._settings.db_path)
@@ -207,7 +251,8 @@ class Appender:
 
     def _settle(self) -> None:
         """Shorten the store's log when it has grown long: after the bell, when nobody waits for it."""
-        if self._wal.is_long():
+        conn = self._conn
+        if conn is not None and self._wal.is_long(conn.place.log_bytes):
             with self._lock:
                 if self._conn is not None and not self._depth:
                     self._wal.shorten(self._conn)

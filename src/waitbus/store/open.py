@@ -13,19 +13,38 @@ import sys
 from waitbus.private import SettingsError, check_owner, check_private_dir, ensure_private_dir, quote
 from waitbus.store import migrate
 from waitbus.store.errors import StoreBusy, StoreDamaged, StoreError, explain, is_busy
+from waitbus.store.place import Place, set_aside
 from waitbus.store.wal import LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Never, TypeVar
+
     from waitbus.settings import Settings
+
+    Opened = TypeVar("Opened", bound="Connection")
 
 __all__ = ["StoreBusy", "StoreDamaged", "StoreError", "explain", "is_busy", "open_reader", "open_writer"]
 
 # With `durability = "process"` a commit reaches the kernel, with "power-loss" the disk.
+_TRIES = 5  # a file that is replaced while it is opened is opened again
 _SYNCHRONOUS = {"process": "NORMAL", "power-loss": "FULL"}
 
 
-def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | None = None) -> sqlite3.Connection:
+class Connection(sqlite3.Connection):
+    """A connection in autocommit mode that knows which files it has open."""
+
+    place: Place
+
+
+class Writer(Connection):
+    """A connection that may write. Its files may have been replaced meanwhile: closing it does no harm to others."""
+
+    def close(self) -> None:
+        self.place.close(self, super().close)
+
+
+def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | None = None) -> Writer:
     """A connection that may write, in autocommit mode; the store is made or migrated when it has to be.
 
     `timeout` in seconds is SQLite's busy time-out, `cache_kib` the memory it may keep pages in (SQLite's own: 2,000).
@@ -34,29 +53,28 @@ def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | No
     path = settings.db_path
     ensure_private_dir(settings.state_dir)
     _check_directory(path, settings.state_dir)
-    _check_file(path, create=True)
-    conn = None
-    try:
-        conn = _connect(path, "rw", timeout)
-        if migrate.check(conn, path) < migrate.VERSION:
-            migrate.migrate(conn, path, timeout=timeout)
-        conn.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.durability]}")
-        conn.execute("PRAGMA wal_autocheckpoint = 0")  # `wal.py` says who does it
-        conn.execute(f"PRAGMA journal_size_limit = {LIMIT}")
-        if cache_kib is not None:
-            conn.execute(f"PRAGMA cache_size = -{cache_kib:d}")
-        if sys.platform == "darwin" and settings.durability == "power-loss":
-            conn.execute("PRAGMA fullfsync = ON")
-    except BaseException as error:
-        if conn is not None:
-            conn.close()
-        if isinstance(error, sqlite3.Error):
-            raise explain(error, path) from error
-        raise
-    return conn
+    for _ in range(_TRIES):
+        _check_file(path, create=True)
+        conn = _connect(Writer, path, "rw", timeout)
+        try:
+            if migrate.check(conn, path) < migrate.VERSION:
+                migrate.migrate(conn, path, timeout=timeout)
+            conn.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.durability]}")
+            conn.execute("PRAGMA wal_autocheckpoint = 0")  # `wal.py` says who does it
+            conn.execute(f"PRAGMA journal_size_limit = {LIMIT}")
+            if cache_kib is not None:
+                conn.execute(f"PRAGMA cache_size = -{cache_kib:d}")
+            if sys.platform == "darwin" and settings.durability == "power-loss":
+                conn.execute("PRAGMA fullfsync = ON")
+        except BaseException as error:
+            _give_up(conn, error)
+        if conn.place.take():
+            return conn
+        conn.close()
+    raise StoreError(f"{path} is replaced again and again: look for what does that, then try again")
 
 
-def open_reader(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connection:
+def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
     """A connection that cannot write. Raises `StoreError`, also when there is no store yet."""
     path = settings.db_path
     try:
@@ -64,29 +82,46 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> sqlite3.Connecti
     except FileNotFoundError:
         if os.path.dirname(path) == settings.state_dir:
             raise _nothing_yet(path) from None
-    _check_file(path, create=False)
-    conn = None
+    for _ in range(_TRIES):
+        _check_file(path, create=False)
+        conn = _connect(Connection, path, "ro", timeout)
+        try:
+            version = migrate.check(conn, path)
+            if version == 0:
+                raise _nothing_yet(path)
+            if version < migrate.VERSION:
+                raise StoreError(f"{path} has schema {version}, older than ours: run waitbus init")
+            conn.execute("PRAGMA query_only = ON")
+        except BaseException as error:
+            _give_up(conn, error)
+        if conn.place.take():
+            return conn
+        conn.close()
+    raise StoreError(f"{path} is replaced again and again: look for what does that, then try again")
+
+
+def _give_up(conn: Connection, error: BaseException) -> Never:
+    conn.close()
+    if isinstance(error, sqlite3.Error):
+        raise explain(error, conn.place.path) from error
+    raise error
+
+
+def _connect(kind: type[Opened], path: str, mode: str, timeout: float) -> Opened:
+    place = Place(path)
     try:
-        conn = _connect(path, "ro", timeout)
-        version = migrate.check(conn, path)
-        if version == 0:
-            raise _nothing_yet(path)
-        if version < migrate.VERSION:
-            raise StoreError(f"{path} has schema {version}, older than ours: run waitbus init")
-        conn.execute("PRAGMA query_only = ON")
-    except BaseException as error:
-        if conn is not None:
-            conn.close()
-        if isinstance(error, sqlite3.Error):
-            raise explain(error, path) from error
-        raise
+        conn = sqlite3.connect(
+            address_of(path, mode),
+            uri=True,
+            timeout=timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=kind,
+        )
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+    conn.place = place
     return conn
-
-
-def _connect(path: str, mode: str, timeout: float) -> sqlite3.Connection:
-    return sqlite3.connect(
-        address_of(path, mode), uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
-    )
 
 
 def address_of(path: str, mode: str) -> str:
@@ -119,8 +154,7 @@ def _check_directory(path: str, state_dir: str) -> None:
 def _check_file(path: str, *, create: bool) -> None:
     try:
         if create and not os.path.lexists(path):
-            # SQLite gives its -wal and -shm files the mode of this one. Another process may be quicker: no O_EXCL.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _make_file(path)
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         raise _nothing_yet(path) from None
@@ -134,3 +168,13 @@ def _check_file(path: str, *, create: bool) -> None:
     check_owner(path, found)
     if found.st_mode & 0o022:
         raise SettingsError(f"{path} can be written by other users: run chmod 600 {quote(path)}")
+
+
+def _make_file(path: str) -> None:
+    """An empty file, whose mode SQLite gives to its other files; what a vanished store left of those is set aside."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:  # another process was quicker
+        return
+    os.close(fd)
+    set_aside(path)

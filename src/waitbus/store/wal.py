@@ -23,15 +23,16 @@ class Wal:
     __slots__ = ("_limit", "_path")
 
     def __init__(self, db_path: str) -> None:
-        self._path = db_path + "-wal"
+        self._path = os.path.realpath(db_path) + "-wal"
         self._limit = LIMIT
 
-    def is_long(self) -> bool:
-        """Whether it is time for `shorten`: one `stat`, cheap enough for every commit."""
-        try:
-            size = os.stat(self._path).st_size
-        except OSError:
-            return False
+    def is_long(self, size: int | None = None) -> bool:
+        """Whether it is time for `shorten`. `size` in bytes saves the `stat` of who has just looked."""
+        if size is None:
+            try:
+                size = os.stat(self._path).st_size
+            except OSError:
+                return False
         if size <= LIMIT:
             self._limit = LIMIT
         return size > self._limit

@@ -1,0 +1,140 @@
+"""Whether the files that a connection has open are still those at its path.
+
+A file that was deleted, moved away or replaced goes on to be written by whoever has it open, and nobody else ever reads
+that. So a writer looks before it writes, and again after the commit: what it acknowledges is in the file at the path.
+SQLite keeps three files for a store, and each of them can be taken away alone: the database, its log (`-wal`), and the
+log's index (`-shm`), which also holds the locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    # Device and inode, which nobody else gets while the file is open; None where no file stands.
+    File = tuple[int, int] | None
+
+# The bytes of a database that SQLite locks to keep others from being alone with it: see `os_unix.c`.
+_SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
+
+
+class Place:
+    """The files at one path. Make it, open the connection, then `take`: from then on `stands` says if they are there.
+
+    `log_bytes` is the size of the log when `holds` last looked.
+    """
+
+    __slots__ = ("_before", "_files", "_index_path", "_log_path", "_real_path", "log_bytes", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.log_bytes = 0
+        # SQLite puts its other files beside the file itself, not beside a link to it.
+        self._real_path = real = os.path.realpath(path)
+        self._log_path = real + "-wal"
+        self._index_path = real + "-shm"
+        self._before = _file(path)
+        self._files: tuple[File, File, File] = (None, None, None)
+
+    def take(self) -> bool:
+        """Remember what the connection opened. False when the file was replaced since this was made: open it again."""
+        self._files = self._look()
+        return self._before is None or self._files[0] == self._before
+
+    def may_write(self) -> bool:
+        """Whether the index is still ours. It holds the locks: who has another one does not see what we write.
+
+        For a writer, before it writes, to save it half of `stands`.
+        """
+        try:
+            return _id(os.stat(self._index_path)) == self._files[2]
+        except OSError:
+            return self._files[2] is None
+
+    def holds(self) -> bool:
+        """Whether what was just committed is where others read: the database and the log are still ours.
+
+        For a writer, after its commit. A file that stands while we have ours open never has the same inode.
+        """
+        try:
+            database, log = os.stat(self.path), os.stat(self._log_path)
+        except OSError:
+            return self._look()[:2] == self._files[:2]
+        self.log_bytes = log.st_size
+        return _id(database) == self._files[0] and _id(log) == self._files[1]
+
+    def stands(self) -> bool:
+        """Whether all three files are still those that the connection has open."""
+        return self._look() == self._files
+
+    def _look(self) -> tuple[File, File, File]:
+        return _file(self.path), _file(self._log_path), _file(self._index_path)
+
+    def close(self, conn: sqlite3.Connection, close: Callable[[], None]) -> None:
+        """Close a writer without harm to files that took the place of its own.
+
+        The last one who closes a database takes the log back into it and deletes the log, both by name. SQLite itself
+        leaves that when the database is not the one at the path any more.
+        """
+        now, ours = (_file(self._real_path), *self._look()[1:]), self._files
+        self._files = (None, None, None)  # what is closed has no files, and its inodes may be given again
+        database, log, index = [one == other for one, other in zip(now, ours, strict=True)]
+        if not database:
+            # A log that stayed behind belongs to the file that is gone, and would be read as the new one's.
+            if now[1] is not None and log:
+                set_aside(self._real_path)
+            close()
+        elif now[1] is None and not log:
+            # Nobody has opened the database since its log was deleted, or there would be a new one: ours has all.
+            with contextlib.suppress(sqlite3.Error):
+                conn.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+            close()
+        elif log and (index or now[2] is None):
+            close()
+        else:
+            _close_only(conn, self._real_path, close)
+
+
+def set_aside(path: str) -> None:
+    """Take away the log and the index of a database that is not there any more; the log is kept under another name."""
+    path = os.path.realpath(path)
+    with contextlib.suppress(OSError):
+        os.replace(path + "-wal", path + "-wal.old")
+    with contextlib.suppress(OSError):
+        os.unlink(path + "-shm")
+
+
+def _file(path: str) -> File:
+    try:
+        return _id(os.stat(path))
+    except OSError:
+        return None
+
+
+def _id(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _close_only(conn: sqlite3.Connection, path: str, close: Callable[[], None]) -> None:
+    """Close, and let the database, its log and its index be as they are."""
+    option = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)  # Python 3.12 and later
+    if option is not None:
+        conn.setconfig(option, True)  # type: ignore[attr-defined]
+        close()
+        return
+    import fcntl
+    import struct
+
+    # SQLite must not find itself alone with the database: a lock of another open file, which is ours, keeps it from it.
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, AttributeError):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            lock = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+        close()
