@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import select
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from waitbus.event import FIELD_COLUMNS, NATURAL_FIELDS, EventInsert, WaitbusError, is_ulid, ulid_ms
+from waitbus.event import FIELD_COLUMNS, NATURAL_FIELDS, EventInsert, WaitbusError, is_ulid, ulid_at, ulid_ms
 from waitbus.settings import Settings
 from waitbus.store import append as append_module
 from waitbus.store.append import CHUNK, Appender, BatchResult
@@ -290,6 +291,28 @@ def test_ids_rise_within_a_process_when_the_clock_is_set_back(
     assert len(set(found)) == 12
 
 
+def test_an_event_that_had_to_wait_has_a_later_id_than_what_was_committed_meanwhile(
+    appender: Appender, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids of several processes rise with the order of their commits."""
+    milliseconds = itertools.count(1_800_000_000_000)
+    monkeypatch.setattr(append_module, "real_ns", lambda conn: next(milliseconds) * 1_000_000)
+    appender.append(message())
+    other = open_writer(settings)
+    other.execute("BEGIN IMMEDIATE")
+
+    def wait(_seconds: float) -> None:
+        if other.in_transaction:
+            other.execute("UPDATE events SET event_id = ?", (ulid_at(next(milliseconds) * 1_000_000),))
+            other.execute("COMMIT")
+
+    monkeypatch.setattr(append_module, "pause", wait)
+    appender.append(message())
+    other.close()
+    first, second = (frame["event_id"] for frame in frames(settings))
+    assert first < second
+
+
 def test_ids_carry_the_time_of_writing(appender: Appender) -> None:
     before = time.time_ns() // 1_000_000
     event_id = appender.append(message(received_at=5)).event.event_id
@@ -393,6 +416,36 @@ def test_ids_of_parent_and_child_never_meet(
     appender.append_many(message() for _ in range(50))
     assert ended_well([child])
     assert len({frame["event_id"] for frame in frames(settings)}) == 101
+
+
+def descriptors_of(path: str) -> list[int]:
+    """The descriptors of this process that have the file open."""
+    found = []
+    wanted = os.stat(path)
+    for fd in range(3, 256):
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+            found.append(fd)
+    return found
+
+
+def test_no_connection_lives_through_a_fork(appender: Appender, settings: Settings) -> None:
+    """SQLite would take locks that the parent holds for its own."""
+    appender.append(message())
+    assert descriptors_of(settings.db_path)
+
+    def work() -> None:
+        assert descriptors_of(settings.db_path) == []
+        appender.append(message())
+        assert len(descriptors_of(settings.db_path)) == 1
+
+    assert ended_well([in_child(work)])
+    assert descriptors_of(settings.db_path) == []
+    appender.append(message())
+    assert len(frames(settings)) == 3
 
 
 def test_an_appender_made_but_not_used_before_a_fork(settings: Settings) -> None:
