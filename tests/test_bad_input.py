@@ -255,6 +255,8 @@ import sys, time
 real, shift = time.time_ns, int(sys.argv[1])
 time.time_ns = lambda: real() + shift
 from waitbus import EventInsert, emit
+from waitbus.store import clock
+clock._NOW_MS += f" + {shift // 1_000_000}"  # the machine's own clock, as SQLite asks for it
 for n in map(int, sys.argv[2:]):
     emit(EventInsert(source="test", event_type="tick", fields={"n": n}))
 """

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from waitbus import EventInsert, emit, emit_many
 from waitbus.client.emit import Bell
+from waitbus.store import clock
 
 BATCH_SHARE = 0.3
 BATCH_MAX = 20
@@ -80,6 +81,7 @@ def skew(by_ns: int) -> None:
     """Set this process's clock back, or forward: event_ids then stand in another order than commits."""
     right = time.time_ns
     time.time_ns = lambda: right() + by_ns
+    clock._NOW_MS += f" + {by_ns // 1_000_000}"  # the machine's own clock, as SQLite asks for it
 
 
 def main(argv: list[str]) -> None:
