@@ -18,6 +18,7 @@ import pytest
 
 from tests.conftest import PATIENCE, Cli, HubProcess
 from tests.test_bad_input import Peers, numbers, refused, tick
+from tests.test_client_autostart import hub_pid
 from waitbus.client.emit import emit
 from waitbus.event import ULID_MIN, WaitbusError
 from waitbus.settings import Settings
@@ -137,7 +138,7 @@ def test_a_disk_that_cannot_be_written_from_the_start(
     assert cli(*TELL).returncode == 0
     assert cli("wait", "--since", "start", "--timeout", str(PATIENCE), WAITBUS_AUTOSTART="1").returncode == 0
     assert cli("status").returncode == 0
-    os.kill(int(Path(settings.hub_lock).read_text()), 15)
+    os.kill(hub_pid(settings), 15)
 
 
 def emit_until_full() -> int:
@@ -213,7 +214,7 @@ def test_stale_sockets_are_in_nobodys_way(settings: Settings, cli: Cli) -> None:
     assert "no hub runs" in looked.stdout
     assert cli("wait", "--since", "start", "--timeout", str(PATIENCE), WAITBUS_AUTOSTART="1").returncode == 0
     assert cli("status").returncode == 0
-    os.kill(int(Path(settings.hub_lock).read_text()), 15)
+    os.kill(hub_pid(settings), 15)
 
 
 def test_of_many_hubs_at_once_one_stays(settings: Settings, cli: Cli, peer: Peers) -> None:

@@ -23,13 +23,12 @@ from waitbus.client.emit import emit
 from waitbus.client.subscribe import subscribe
 from waitbus.event import EventInsert
 from waitbus.settings import Settings, SettingsError, load
+from waitbus.store import hublock
 
 
 def hub_pid(settings: Settings) -> int:
     """The pid the running hub wrote into its lock; 0 when none does."""
-    with suppress(FileNotFoundError, ValueError):
-        return int(Path(settings.hub_lock).read_text())
-    return 0
+    return hublock.read(settings.hub_lock).pid or 0
 
 
 def stop_hub(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import PATIENCE, HubProcess, Peer
-from waitbus import wire
+from waitbus import __version__, wire
 from waitbus.client.emit import emit, emit_many
 from waitbus.event import ULID_MIN, EventInsert
 from waitbus.hub.server import Hub
@@ -60,7 +60,7 @@ def test_the_daemon_answers_as_was_seen(hub: HubProcess, peer: Peers, vector: di
         assert client.read() is None
 
 
-def test_the_ack_says_what_the_contract_says(hub: HubProcess, peer: Peers) -> None:
+def test_the_ack_says_what_the_contract_says(hub: HubProcess, settings: Settings, peer: Peers) -> None:
     client = peer()
     client.send({})
     assert client.read() == {
@@ -69,6 +69,8 @@ def test_the_ack_says_what_the_contract_says(hub: HubProcess, peer: Peers) -> No
         "heartbeat_sec": 60,
         "max_frame_bytes": 65536,
         "features": ["match", "caught_up", "heartbeat_sec"],
+        "store": os.path.realpath(settings.db_path),
+        "version": __version__,
         "kind": "subscribe_ack",
     }
 
@@ -266,7 +268,9 @@ def test_a_foreign_user_is_closed_unread(hub: HubProcess, settings: Settings, bu
     assert seen.stdout == "b''\n" or "ConnectionResetError" in seen.stderr or "BrokenPipeError" in seen.stderr
 
 
-def activated(settings: Settings, bus_dir: Path, names: str, sockets: list[socket.socket]) -> subprocess.Popen[bytes]:
+def activated(
+    settings: Settings, bus_dir: Path, names: str, sockets: list[socket.socket], stderr: Any = None
+) -> subprocess.Popen[bytes]:
     """Start a hub the way systemd does: descriptors from 3 on, named, with a notify socket."""
     launcher = (
         "import os, sys\n"
@@ -280,6 +284,7 @@ def activated(settings: Settings, bus_dir: Path, names: str, sockets: list[socke
     return subprocess.Popen(
         [sys.executable, "-c", launcher, ",".join(map(str, fds))],
         pass_fds=fds,
+        stderr=stderr,
         env={
             **os.environ,
             "LISTEN_FDNAMES": names,

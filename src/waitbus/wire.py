@@ -227,19 +227,25 @@ def subscribe_frame(
     return frame
 
 
-def ack_frame(caught_up_at: str | None, heartbeat_sec: int | None = None) -> dict[str, Any]:
+def ack_frame(
+    caught_up_at: str | None, heartbeat_sec: int | None = None, *, served: tuple[str, str] | None = None
+) -> dict[str, Any]:
     """Always the first answer. `caught_up_at`: the event up to which frames are replay; None without `since`.
 
-    `heartbeat_sec`: how often this subscriber will hear a heartbeat; None: as often as everybody.
+    `heartbeat_sec`: how often this subscriber will hear a heartbeat; None: as often as everybody. `served` (ours): the
+    store's file, absolute and without symbolic links, and the hub's version.
     """
-    return {
+    frame: dict[str, Any] = {
         "proto": PROTO,
         "caught_up_at": caught_up_at,
         "heartbeat_sec": HEARTBEAT_SEC if heartbeat_sec is None else heartbeat_sec,
         "max_frame_bytes": MAX_FRAME_BYTES,
         "features": list(FEATURES),
-        "kind": "subscribe_ack",
     }
+    if served is not None:
+        frame["store"], frame["version"] = served
+    frame["kind"] = "subscribe_ack"
+    return frame
 
 
 def heartbeat_frame(ts: int, uptime_sec: int, *, cursor: str | None = None, caught_up: bool = False) -> dict[str, Any]:

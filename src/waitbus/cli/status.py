@@ -13,6 +13,7 @@ from waitbus.event import WaitbusError
 from waitbus.predicate import Predicate
 from waitbus.private import SettingsError, check_private_dir
 from waitbus.settings import load
+from waitbus.store import hublock
 from waitbus.store.facts import facts
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
@@ -101,11 +102,7 @@ def hub_state(settings: Settings) -> dict[str, Any]:
 
 
 def _pid(settings: Settings) -> int | None:
-    try:
-        with open(settings.hub_lock, encoding="ascii", errors="replace") as file:
-            return int(file.read(20))
-    except (OSError, ValueError):
-        return None
+    return hublock.read(settings.hub_lock).pid
 
 
 def store_state(settings: Settings) -> dict[str, Any]:

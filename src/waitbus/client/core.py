@@ -7,17 +7,7 @@ Sans-I/O: nothing here may know a socket, a clock or a file. Times are handed in
 from __future__ import annotations
 
 from waitbus import wire
-from waitbus.event import (
-    ULID_MIN,
-    Event,
-    WaitbusError,
-    happened_ms,
-    is_history,
-    is_ulid,
-    one_line,
-    ulid_at,
-    ulid_ms,
-)
+from waitbus.event import ULID_MIN, Event, WaitbusError, is_ulid, one_line, ulid_at
 from waitbus.settings import SettingsError, parse_duration
 
 TYPE_CHECKING = False
@@ -45,7 +35,6 @@ _STARTS_MAX = 3
 _HEARTBEAT_MAX_SEC = 3600.0
 # How many event_ids are remembered against a repeat, when a cursor that was pruned is resolved by its time.
 _RECENT_MAX = 256
-_NO_CHANCE = "0" * 16
 
 
 class HubError(WaitbusError):
@@ -88,7 +77,6 @@ class Stream:
         "_decoder",
         "_failures",
         "_heartbeat_sec",
-        "_history_from",
         "_jitter",
         "_local",
         "_lost_at",
@@ -129,9 +117,6 @@ class Stream:
         self._catch_up_at: str | None = None
         self._decoder: wire.Decoder | None = None
         self._failures = 0
-        # History of before this (in ms since the epoch) is not given, although a later connection replays it: all of it
-        # where only news was asked for, none where an event says from which place on.
-        self._history_from = float("inf") if since is None else ulid_ms(since) if is_time(since) else 0
         # How often the hub is asked to be heard: see `CLOSE_HEARTBEAT_SEC`. None: as often as it likes.
         self._heartbeat_sec = heartbeat_sec
         self._local = False
@@ -283,9 +268,7 @@ class Stream:
     def _on_event(self, frame: Mapping[str, Any], items: list[Item]) -> None:
         if not self._is_new(frame) or not isinstance(frame.get("fields"), dict):
             return
-        if is_history(frame) and happened_ms(frame) < self._history_from:
-            pass
-        elif not self._local or self.predicate is None or self.predicate(frame):
+        if not self._local or self.predicate is None or self.predicate(frame):
             try:
                 items.append(Event.from_frame(frame))
             except KeyError:
@@ -330,11 +313,6 @@ class Stream:
             raise HubError(f"the hub refused the subscription: {one_line(str(word))}")
         self._failures = 0
         self.lost(now)
-
-
-def is_time(cursor: str) -> bool:
-    """Whether a cursor is a point in time, as `ulid_at` makes them, and not an event's id."""
-    return cursor.endswith(_NO_CHANCE)
 
 
 def since_ulid(since: str | None, unix_ns: int) -> str | None:

@@ -12,6 +12,7 @@ import sys
 # <sys/un.h> and <sys/ucred.h> of macOS: SOL_LOCAL, LOCAL_PEERCRED, LOCAL_PEERPID; Python names none of them.
 _SOL_LOCAL = 0
 _LOCAL_PEERCRED = 1
+_LOCAL_PEERPID = 2
 _XUCRED_BYTES = 76
 
 
@@ -23,6 +24,18 @@ def peer_uid(connection: socket.socket) -> int:
         return int(uid)
     else:
         return xucred_uid(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES))
+
+
+def peer_pid(connection: socket.socket) -> int | None:
+    """The process at the other end, or the one that called ``listen``. None when the kernel does not say."""
+    try:
+        if sys.platform == "linux":
+            pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        else:
+            pid = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID)
+    except OSError:
+        return None
+    return pid if pid > 0 else None
 
 
 def xucred_uid(raw: bytes) -> int:

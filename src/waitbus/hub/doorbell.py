@@ -26,17 +26,22 @@ class Doorbell:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listeners: Listeners, ring: Callable[[], None]) -> None:
         self._loop = loop
-        self._doorbell = listeners.doorbell
-        self._bell = listeners.bell
+        self._listeners = listeners
         self._ring = ring
         self._open: dict[int, socket.socket] = {}
         self._closed = False
-        loop.add_reader(self._bell.fileno(), self._on_datagram)
-        self._listen()
+        self.listen()
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Hear what rings at the sockets there are now."""
         if not self._closed:
-            self._loop.add_reader(self._doorbell.fileno(), self._on_accept)
+            self._loop.add_reader(self._listeners.bell.fileno(), self._on_datagram)
+            self._loop.add_reader(self._listeners.doorbell.fileno(), self._on_accept)
+
+    def rest(self) -> None:
+        """Hear nothing, while the sockets change."""
+        self._loop.remove_reader(self._listeners.bell.fileno())
+        self._loop.remove_reader(self._listeners.doorbell.fileno())
 
     def _on_datagram(self) -> None:
         if self._take(1):
@@ -49,7 +54,7 @@ class Doorbell:
         rang = False
         try:
             for _ in range(most):
-                self._bell.recv(64)
+                self._listeners.bell.recv(64)
                 rang = True
         except OSError:
             return rang
@@ -57,12 +62,12 @@ class Doorbell:
 
     def _on_accept(self) -> None:
         try:
-            sock, _address = self._doorbell.accept()
+            sock, _address = self._listeners.doorbell.accept()
         except BlockingIOError:
             return
         except OSError:  # out of descriptors: what rings there meanwhile is found by the sweep
-            self._loop.remove_reader(self._doorbell.fileno())
-            self._loop.call_later(_RETRY_SEC, self._listen)
+            self._loop.remove_reader(self._listeners.doorbell.fileno())
+            self._loop.call_later(_RETRY_SEC, self.listen)
             return
         try:
             ours = peer_uid(sock) == os.getuid()
@@ -100,5 +105,4 @@ class Doorbell:
         self._closed = True
         for fd in list(self._open):
             self._drop(fd)
-        self._loop.remove_reader(self._bell.fileno())
-        self._loop.remove_reader(self._doorbell.fileno())
+        self.rest()

@@ -1,100 +1,259 @@
-"""The hub's place on the machine: its lock, and the three sockets it listens on.
+"""The three sockets the hub listens on: bound by us, or handed over by a service manager.
 
-One hub a state directory, held by a lock that dies with its process: a socket file that lies there then is stale.
+An address has a lock beside it, held as long as we listen there: no hub takes the sockets of another for stale. Where
+the files were taken away, or somebody else listens, the sockets are bound again; if they cannot be bound at their own
+place, at a spare one, which clients find through the lock of the store.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import stat
 
 from waitbus.event import WaitbusError
+from waitbus.host.peer import peer_pid
 from waitbus.host.systemd_notify import inherited_sockets
+from waitbus.hub.lock import is_at, take
+from waitbus.private import RUNTIME, check_owner, ensure_private_dir, quote
+from waitbus.settings import spare_runtime_dir
+from waitbus.store import hublock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from waitbus.settings import Settings
 
 _BACKLOG = 1024
+# What connecting to a socket file says when no process has it open any more.
+_STALE = (ConnectionRefusedError, FileNotFoundError)
 
 
-class HubRunning(WaitbusError):
-    """Another hub holds this state directory."""
+class Taken(WaitbusError):
+    """Somebody else listens at this address."""
 
 
-class HubLock:
-    """An exclusive lock on the state directory for the life of this process; the file holds the pid, for people."""
+class Listener:
+    """One socket. `path` is where it listens now, `home` where it belongs."""
 
-    def __init__(self, path: str) -> None:
+    __slots__ = ("_identity", "_kind", "_lock", "_setting", "_store", "home", "inherited", "path", "socket")
+
+    def __init__(self, home: str, kind: int, setting: str, store: str, inherited: socket.socket | None) -> None:
+        self.home = self.path = home
+        self.inherited = inherited is not None
+        self._kind = kind
+        self._setting = setting
+        self._store = store
+        self._lock: int | None = None
+        self._identity: tuple[int, int] | None = None
+        if inherited is None:
+            self.socket = self._bound(home)
+            return
+        self.socket = inherited
+        inherited.setblocking(False)
+        address = inherited.getsockname()
+        if isinstance(address, str) and os.path.isabs(address):
+            self.path = self.home = address
+        with contextlib.suppress(OSError):
+            self._identity = _identity(self.path)
+
+    def is_there(self) -> bool:
+        """Whether the file that clients connect to is this socket. One whose file we never saw is believed."""
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise WaitbusError(
-                f"cannot lock {path}: {error.strerror}; set WAITBUS_STATE_DIR to a writable place"
-            ) from None
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return self._identity is None or _identity(self.path) == self._identity
         except OSError:
-            pid = os.read(self._fd, 20).decode("ascii", "replace").strip()
-            os.close(self._fd)
-            raise HubRunning(
-                f"a hub already runs for {os.path.dirname(path)} (pid {pid or 'unknown'}); see `waitbus status`"
-            ) from None
-        self._write(f"{os.getpid()}\n".encode())
+            return False
 
-    def release(self) -> None:
-        self._write(b"")
-        os.close(self._fd)
+    def believe(self) -> None:
+        """Take the file for ours from now on, whatever is there."""
+        self._identity = None
 
-    def _write(self, text: bytes) -> None:
-        with contextlib.suppress(OSError):  # on a disk that is full or read-only the lock holds all the same
-            os.ftruncate(self._fd, 0)
-            os.write(self._fd, text)
+    def move(self, path: str) -> None:
+        """Listen at `path` from now on; nothing has changed when it raises `WaitbusError`."""
+        before, identity, lock, old = self.path, self._identity, self._lock, self.socket
+        self.socket = self._bound(path)
+        if path != before:
+            _unlink(before, identity)
+        old.close()
+        if lock is not None and lock != self._lock:
+            _remove_lock(before, lock)
 
+    def close(self) -> None:
+        """Stop listening. The file is removed if it is still this socket's; an inherited one's is the manager's."""
+        if not self.inherited:
+            _unlink(self.path, self._identity)
+        self.socket.close()  # only now: while it is open, no other file can have its inode
+        if self._lock is not None:
+            _remove_lock(self.path, self._lock)
+            self._lock = None
 
-class Listeners:
-    """The broadcast socket, the doorbell (stream, anyone's) and the bell (datagram, ours), bound or inherited."""
+    def _bound(self, path: str) -> socket.socket:
+        """A socket bound with mode 0600 from the first instant, and the address locked."""
+        held = (
+            self._lock if path == self.path and self._lock is not None and is_at(self._lock, _lock_of(path)) else None
+        )
+        lock = take(_lock_of(path), self._setting) if held is None else held
+        if lock is None:
+            raise self._taken(path, f"another hub ({hublock.read(_lock_of(path)).who})")
+        try:
+            with contextlib.suppress(OSError):
+                hublock.write(lock, {"pid": os.getpid(), "store": self._store})
+            self._clear(path)
+            made = self._bind(path)
+        except BaseException:
+            if held is None:
+                _remove_lock(path, lock)
+            raise
+        self.path, self._lock = path, lock
+        return made
 
-    def __init__(self, settings: Settings) -> None:
-        inherited = inherited_sockets()
-        self._bound: list[tuple[str, tuple[int, int]]] = []
-        self.broadcast = inherited.get("broadcast") or self._bind(settings.broadcast_socket, socket.SOCK_STREAM)
-        self.doorbell = inherited.get("doorbell") or self._bind(settings.doorbell_socket, socket.SOCK_STREAM)
-        self.bell = inherited.get("bell") or self._bind(settings.bell_socket, socket.SOCK_DGRAM)
-        for listener in (self.broadcast, self.doorbell, self.bell):
-            listener.setblocking(False)
-
-    def _bind(self, path: str, kind: int) -> socket.socket:
-        """Bind with mode 0600 from the first instant. Only a socket of ours is taken for stale and removed."""
-        with contextlib.suppress(FileNotFoundError):
+    def _clear(self, path: str) -> None:
+        """Remove the file of a socket of ours that nobody has open. Raises `WaitbusError` for anything else there."""
+        try:
             there = os.lstat(path)
-            if not stat.S_ISSOCK(there.st_mode) or there.st_uid != os.getuid():
-                raise WaitbusError(f"{path} is not a socket of ours: move it away and start again")
-            os.unlink(path)
-        listener = socket.socket(socket.AF_UNIX, kind)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise WaitbusError(f"cannot look at {path}: {error.strerror}") from None
+        if not stat.S_ISSOCK(there.st_mode):
+            raise WaitbusError(f"{path} is not a socket: move it away: mv {quote(path)} {quote(path + '.old')}")
+        check_owner(path, there, self._setting)
+        with socket.socket(socket.AF_UNIX, self._kind) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(path)
+                pid = peer_pid(probe) if self._kind == socket.SOCK_STREAM else None
+            except _STALE:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                return
+            except OSError:  # its backlog is full, or it is of another kind: somebody has it open
+                pid = None
+        raise self._taken(path, f"another process (pid {pid})" if pid else "another process")
+
+    def _taken(self, path: str, who: str) -> Taken:
+        return Taken(f"{who} listens on {path}: end it, or set {self._setting} to a place of this bus's own")
+
+    def _bind(self, path: str) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, self._kind)
         umask = os.umask(0o177)
         try:
-            listener.bind(path)
+            made.bind(path)
+            if self._kind == socket.SOCK_STREAM:
+                made.listen(_BACKLOG)
+            made.setblocking(False)
+            self._identity = _identity(path)
         except OSError as error:
-            listener.close()
+            made.close()
             raise WaitbusError(f"cannot listen on {path}: {error.strerror or error}") from None
         finally:
             os.umask(umask)
-        if kind == socket.SOCK_STREAM:
-            listener.listen(_BACKLOG)
-        bound = os.lstat(path)
-        self._bound.append((path, (bound.st_dev, bound.st_ino)))
-        return listener
+        return made
+
+
+class Listeners:
+    """The broadcast socket, the doorbell (stream, anyone's) and the bell (datagram, ours)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._runtime_dir = settings.runtime_dir
+        self._spare = ""
+        inherited = inherited_sockets()
+        self._all: dict[str, Listener] = {}
+        try:
+            for name, path, kind, variable in (
+                ("broadcast", settings.broadcast_socket, socket.SOCK_STREAM, "WAITBUS_BROADCAST_SOCKET"),
+                ("doorbell", settings.doorbell_socket, socket.SOCK_STREAM, "WAITBUS_DOORBELL_SOCKET"),
+                ("bell", settings.bell_socket, socket.SOCK_DGRAM, "WAITBUS_DOORBELL_SOCKET"),
+            ):
+                setting = RUNTIME if os.path.dirname(path) == settings.runtime_dir else variable
+                self._all[name] = Listener(path, kind, setting, settings.store, inherited.get(name))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def broadcast(self) -> socket.socket:
+        return self._all["broadcast"].socket
+
+    @property
+    def doorbell(self) -> socket.socket:
+        return self._all["doorbell"].socket
+
+    @property
+    def bell(self) -> socket.socket:
+        return self._all["bell"].socket
+
+    def addresses(self) -> dict[str, str]:
+        """Where each listens now."""
+        return {name: one.path for name, one in self._all.items()}
+
+    def are_well(self) -> bool:
+        """Whether each is found where it belongs."""
+        return all(one.path == one.home and one.is_there() for one in self._all.values())
+
+    def renew(self) -> list[str]:
+        """Listen again where a socket's file is gone or somebody else's, or where one was not at its own place.
+
+        Gives what was done, and what was not possible, each in a line for the log. Connections that stand are not
+        concerned; the sockets that were replaced are closed.
+        """
+        said = []
+        for name, one in self._all.items():
+            if one.path == one.home and one.is_there():
+                continue
+            if one.inherited:
+                said.append(f"{one.path} is gone: restart the socket unit that opened it")
+                one.believe()
+                continue
+            try:
+                if os.path.dirname(one.home) == self._runtime_dir:
+                    ensure_private_dir(self._runtime_dir, RUNTIME)
+                one.move(one.home)
+                said.append(f"listening on {one.path} again")
+            except WaitbusError as error:
+                said.append(str(error))
+                if not one.is_there():
+                    said.append(self._move_away(name, one))
+        return said
+
+    def _move_away(self, name: str, one: Listener) -> str:
+        spare = os.path.join(spare_runtime_dir(), f"hub-{os.getpid()}")
+        try:
+            ensure_private_dir(spare, RUNTIME)
+            self._spare = spare
+            one.move(os.path.join(spare, f"{name}.sock"))
+        except WaitbusError as error:
+            return str(error)
+        return f"listening on {one.path} meanwhile"
 
     def close(self) -> None:
-        """Close all; remove the files that are still ours. Inherited sockets keep their files: systemd listens on."""
-        for listener in (self.broadcast, self.doorbell, self.bell):
-            listener.close()
-        for path, identity in self._bound:
+        """Close all, and remove the files that are still ours."""
+        for one in self._all.values():
+            one.close()
+        if self._spare:
             with contextlib.suppress(OSError):
-                there = os.lstat(path)
-                if (there.st_dev, there.st_ino) == identity:
-                    os.unlink(path)
+                os.rmdir(self._spare)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def _unlink(path: str, identity: tuple[int, int] | None) -> None:
+    """Remove a socket's file, if it still is that one."""
+    with contextlib.suppress(OSError):
+        if _identity(path) == identity:
+            os.unlink(path)
+
+
+def _lock_of(path: str) -> str:
+    return f"{path}.lock"
+
+
+def _remove_lock(path: str, lock: int) -> None:
+    """Give an address up. The file may go: who waits for its lock looks whether it is still there once it has it."""
+    if is_at(lock, _lock_of(path)):
+        with contextlib.suppress(OSError):
+            os.unlink(_lock_of(path))
+    os.close(lock)

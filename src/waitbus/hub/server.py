@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 
-from waitbus import wire
+from waitbus import __version__, wire
 from waitbus.host.peer import peer_uid
 from waitbus.host.systemd_notify import notify, watchdog_interval
 from waitbus.hub.connection import Connection
@@ -24,7 +24,7 @@ from waitbus.hub.doorbell import Doorbell
 from waitbus.hub.fanout import Fanout, wants
 from waitbus.hub.feed import PRUNE_EVERY_SEC, Feed
 from waitbus.hub.heartbeat import Heartbeats
-from waitbus.hub.listen import HubLock, Listeners
+from waitbus.hub.place import Place
 from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
 from waitbus.hub.sweep import Sweep
 from waitbus.private import RUNTIME, ensure_private_dir
@@ -82,9 +82,9 @@ class Hub:
         self._pump_scheduled = False
         self._timers: list[asyncio.TimerHandle] = []
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._place = Place(settings, log)  # before anything is read: another hub may serve this store
         self.feed = Feed(settings, log)
-        self._sweep = Sweep(settings, self._tell_loop)
-        self.listeners = Listeners(settings)
+        self.listeners = self._place.listen()
         self._doorbell = Doorbell(loop, self.listeners, self.pump)
         self.stopped: asyncio.Future[None] = loop.create_future()
         self._emptied: asyncio.Future[None] | None = None
@@ -93,6 +93,7 @@ class Hub:
         self._every(PRUNE_EVERY_SEC, lambda: self.feed.maintain(loop))
         if interval := watchdog_interval():
             self._every(interval, lambda: notify("WATCHDOG=1"))
+        self._sweep = Sweep(settings, lambda: self._tell_loop(self._swept), self._look)
         self._now_alone()
 
     # --- connections -------------------------------------------------------------------------------------------------
@@ -113,6 +114,21 @@ class Hub:
     def _accept_again(self) -> None:
         if not self.stopped.done():
             self._loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
+
+    def on_moving(self) -> None:
+        self._on_accept()
+        self._loop.remove_reader(self.listeners.broadcast.fileno())
+        self._doorbell.rest()
+
+    def on_moved(self) -> None:
+        self._accept_again()
+        self._doorbell.listen()
+
+    def is_needed(self) -> bool:
+        return bool(self._connections)
+
+    def may_leave(self) -> bool:
+        return self._idle_exit is not None
 
     def _admit(self, sock: socket.socket) -> None:
         try:
@@ -150,7 +166,8 @@ class Hub:
         else:
             session.cursor = self.feed.cursor_of(subscription.since)
             caught_up_at = self.feed.id_at(session.horizon) or subscription.since
-        session.push(wire.encode(wire.ack_frame(caught_up_at, subscription.heartbeat_sec)))
+        served = (self._settings.store, __version__)
+        session.push(wire.encode(wire.ack_frame(caught_up_at, subscription.heartbeat_sec, served=served)))
         self._heartbeats.add(connection, subscription.heartbeat_sec)
         self._replay_turn(connection)
 
@@ -284,10 +301,18 @@ class Hub:
 
         self._timers.append(self._loop.call_later(interval, tick))
 
-    def _tell_loop(self) -> None:
+    def _tell_loop(self, act: Callable[[], object]) -> None:
         """Called in the thread of the sweep, which may outlive the loop by a breath."""
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._swept)
+            self._loop.call_soon_threadsafe(act)
+
+    def _look(self) -> None:
+        if not self._place.is_well():
+            self._tell_loop(self._mend)
+
+    def _mend(self) -> None:
+        if not self.stopped.done():
+            self._place.mend(self)
 
     def _swept(self) -> None:
         """Somebody may have committed and not rung."""
@@ -323,7 +348,7 @@ class Hub:
         notify("STOPPING=1")
         self._loop.remove_reader(self.listeners.broadcast.fileno())
         self._doorbell.close()
-        self._sweep.stop()
+        self._sweep.close()
         self._heartbeats.stop()
         for timer in (*self._timers, self._idle_timer):
             if timer is not None:
@@ -345,8 +370,9 @@ class Hub:
                 await asyncio.wait_for(self._emptied, max(0.0, deadline - time.monotonic()))
         for connection in list(self._connections):
             connection.close()
-        self.listeners.close()
+        self._place.close()
         self.feed.close()
+        self._place.release()
 
 
 async def _run(settings: Settings, idle_exit: float | None, ready_fd: int | None) -> None:
@@ -381,10 +407,6 @@ def serve(settings: Settings, *, idle_exit: float | None = None, ready_fd: int |
     """
     ensure_private_dir(settings.state_dir)
     ensure_private_dir(settings.runtime_dir, RUNTIME)
-    lock = HubLock(settings.hub_lock)
     _allow_descriptors()
-    try:
-        asyncio.run(_run(settings, idle_exit, ready_fd))
-    finally:
-        lock.release()
+    asyncio.run(_run(settings, idle_exit, ready_fd))
     return 0

@@ -1,7 +1,7 @@
-"""The look for commits that nobody rang for: `PRAGMA data_version`, once a second, from a thread of its own.
+"""The look around, once a second, from a thread of its own: for commits that nobody rang for, and at the hub's place.
 
-A thread that sleeps in a lock costs half of what a timer of the event loop does, and it is all that a hub with waiting
-subscribers does while nothing happens. The thread only tells; reading stays with the loop.
+A thread that sleeps in a lock costs half of what a timer of the event loop does, and one that does both a half of two.
+The thread only tells; reading the store and mending stay with the loop.
 """
 
 from __future__ import annotations
@@ -26,55 +26,89 @@ _TELL_ANYWAY = 5
 
 
 class Sweep:
-    """Calls `tell`, in the thread, when somebody may have committed. Runs from `start` to `stop`, again and again."""
+    """Calls `tell`, in the thread, when somebody may have committed, from `start` to `stop`; `also`, at every look."""
 
-    def __init__(self, settings: Settings, tell: Callable[[], object]) -> None:
+    def __init__(self, settings: Settings, tell: Callable[[], object], also: Callable[[], object]) -> None:
         self._settings = settings
         self._tell = tell
-        self._stopped: threading.Lock | None = None
+        self._also = also
+        self._wanted = False
+        self._store: _Version | None = None  # the thread's
+        self._closed = threading.Lock()
+        self._closed.acquire()
+        threading.Thread(target=self._run, name="sweep", daemon=True).start()
 
     def start(self) -> None:
-        if self._stopped is None:
-            self._stopped = threading.Lock()
-            self._stopped.acquire()
-            threading.Thread(target=self._run, args=(self._stopped,), name="sweep", daemon=True).start()
+        """Look at the store, too."""
+        self._wanted = True
 
     def stop(self) -> None:
+        """Leave the store alone: an idle hub costs nothing."""
+        self._wanted = False
+
+    def close(self) -> None:
         """End the thread at its next breath; it is not waited for, since the store may be keeping it."""
-        if self._stopped is not None:
-            self._stopped.release()
-            self._stopped = None
+        self._wanted = False
+        if self._closed.locked():
+            self._closed.release()
 
-    def _run(self, stopped: threading.Lock) -> None:
-        going = True
-        while going:
-            with (
-                contextlib.suppress(sqlite3.Error, WaitbusError, OSError),
-                contextlib.closing(open_reader(self._settings)) as connection,
-            ):
-                going = self._watch(connection.cursor(), os.stat(self._settings.db_path).st_ino, stopped)
-                continue
-            self._tell()  # a store that cannot be looked at is the loop's to complain about
-            going = _rest(stopped)
+    def _run(self) -> None:
+        while not self._closed.acquire(timeout=SWEEP_SEC):
+            self._also()
+            try:
+                if self._look():
+                    self._tell()
+            except (sqlite3.Error, WaitbusError, OSError):
+                self._let_go()
+                self._tell()  # a store that cannot be looked at is the loop's to complain about
+        self._let_go()
 
-    def _watch(self, cursor: sqlite3.Cursor, inode: int, stopped: threading.Lock) -> bool:
-        """Look until stopped (False), or until the file is another one (True)."""
-        seen = cursor.execute("PRAGMA data_version").fetchone()
-        looks = 0
-        while _rest(stopped):
-            looks += 1
-            version = cursor.execute("PRAGMA data_version").fetchone()
-            if version != seen or looks % _TELL_ANYWAY == 0:
-                seen = version
-                self._tell()
-                if os.stat(self._settings.db_path).st_ino != inode:
-                    return True
-        return False
+    def _look(self) -> bool:
+        """Whether somebody may have committed; not while nobody wants to know."""
+        if not self._wanted:
+            self._let_go()
+            return False
+        if self._store is None:
+            self._store = _Version(self._settings)
+            return True
+        changed = self._store.changed()
+        if self._store.is_replaced():
+            self._let_go()
+        return changed
+
+    def _let_go(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
 
-def _rest(stopped: threading.Lock) -> bool:
-    """Sleep for the interval. False at once when it is over."""
-    if stopped.acquire(timeout=SWEEP_SEC):
-        stopped.release()
-        return False
-    return True
+class _Version:
+    """SQLite's count of the commits of others, by a connection of its own. Raises ``sqlite3.Error``, `StoreError`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.db_path
+        self._connection = open_reader(settings)
+        self._looks = 0
+        try:
+            self._inode = os.stat(self._path).st_ino
+            self._seen = self._version()
+        except BaseException:
+            self.close()
+            raise
+
+    def changed(self) -> bool:
+        """Whether somebody may have committed since the last call."""
+        self._looks += 1
+        before, self._seen = self._seen, self._version()
+        return self._seen != before or self._looks % _TELL_ANYWAY == 0
+
+    def is_replaced(self) -> bool:
+        """Whether the file found by its name is another one by now."""
+        return self._looks % _TELL_ANYWAY == 0 and os.stat(self._path).st_ino != self._inode
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+    def _version(self) -> object:
+        return self._connection.execute("PRAGMA data_version").fetchone()

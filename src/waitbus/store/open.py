@@ -52,7 +52,7 @@ def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | No
     """
     path = settings.db_path
     ensure_private_dir(settings.state_dir)
-    _check_directory(path, settings.state_dir)
+    check_directory(settings)
     for _ in range(_TRIES):
         _check_file(path, create=True)
         conn = _connect(Writer, path, "rw", timeout)
@@ -134,21 +134,26 @@ def _nothing_yet(path: str) -> StoreError:
     return StoreError(f"no events yet: {path} does not exist; emit one (waitbus emit --help) or run waitbus init")
 
 
-def _check_directory(path: str, state_dir: str) -> None:
-    """A file put elsewhere by `WAITBUS_DB` must lie where nobody else can swap it."""
-    directory = os.path.dirname(path)
-    if directory == state_dir:
-        return
-    try:
-        found = os.stat(directory)
-    except OSError as error:
-        raise StoreError(f"cannot open {path}: {directory}: {error.strerror}") from None
-    check_owner(directory, found, "WAITBUS_DB")
-    if found.st_mode & 0o022:
-        raise SettingsError(
-            f"{directory} can be written by other users (mode {stat.S_IMODE(found.st_mode):04o}): "
-            f"run chmod go-w {quote(directory)}"
-        )
+def check_directory(settings: Settings) -> None:
+    """A file put elsewhere, by `WAITBUS_DB` or a symbolic link, must lie where nobody else can swap it.
+
+    Raises `StoreError` when that directory cannot be looked at, `SettingsError` when it is not ours.
+    """
+    path = settings.db_path
+    directories = {os.path.dirname(path)}
+    if os.path.islink(path):
+        directories.add(os.path.dirname(settings.store))
+    for directory in directories - {settings.state_dir}:
+        try:
+            found = os.stat(directory)
+        except OSError as error:
+            raise StoreError(f"cannot open {path}: {directory}: {error.strerror}") from None
+        check_owner(directory, found, "WAITBUS_DB")
+        if found.st_mode & 0o022:
+            raise SettingsError(
+                f"{directory} can be written by other users (mode {stat.S_IMODE(found.st_mode):04o}): "
+                f"run chmod go-w {quote(directory)}"
+            )
 
 
 def _check_file(path: str, *, create: bool) -> None:
