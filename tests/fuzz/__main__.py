@@ -7,11 +7,11 @@ import json
 import os
 import sys
 
-from tests.fuzz import pure, rows, words
+from tests.fuzz import costly, pure, rows, words
 from tests.fuzz.engine import Outcome, fuzz
 from tests.fuzz.live import fuzz_live
 
-TARGETS = {target.name: target for target in (*pure.TARGETS, *rows.TARGETS, *words.TARGETS)}
+TARGETS = {target.name: target for target in (*pure.TARGETS, *costly.TARGETS, *rows.TARGETS, *words.TARGETS)}
 LIVE = "live"
 
 

@@ -1,4 +1,5 @@
-"""A real hub under fire: noise, half frames, resets, crowds, floods of rings; an honest subscriber must notice nothing.
+"""A real hub under fire: noise, half frames, resets, crowds, floods of rings, rows no frame can hold, and texts that
+predicates take long for. An honest subscriber must notice nothing, and be answered soon.
 
 Afterwards the hub must still answer, hold no more descriptors than before, little more memory, and have logged no error
 of its own.
@@ -16,11 +17,15 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.fuzz.engine import Outcome
+from tests.torture import poison
 from tests.torture.bus import PATIENCE, Bus, Failure, Hub, private_bus
 from waitbus import EventInsert, emit, emit_many
 
 CROWD = 300
 RSS_KIB = 16 * 1024  # what the hub may have grown by, in the end
+PEAK_KIB = 64 * 1024  # and at any time
+# How late an honest subscriber may be given its event, whatever else the hub does; the rest is the machine's.
+ANSWER_SEC = 2.0
 GOOD = [
     b"{}",
     b'{"proto":1,"since":"00000000000000000000000000"}',
@@ -28,6 +33,16 @@ GOOD = [
     b'{"filters":["a/b","a/*"],"event_types":["t"],"envelope":"diffs","agent":{"name":"x"}}',
     b'{"proto":2}',
     b'{"match":{"not":' + b"[" * 900 + b"]" * 900 + b"}}",
+]
+# What could cost the hub much: to keep, to compile, or to try on every event.
+DEAR: list[dict[str, Any]] = [
+    {"key": "msg_body", "op": "glob", "value": "*" + "a" * 200 + "b"},
+    {"key": "msg_body", "op": "glob", "value": "*a" * 60 + "*b"},
+    {"any": [{"key": "msg_body", "op": "glob", "value": f"*a*a*a*a*{n}"} for n in range(64)]},
+    {"all": [{"key": "msg_body", "op": "glob", "value": "?" * n + "*[!a]"} for n in range(64)]},
+    {"any": [{"key": f"fields.{'a.' * n}b", "op": "eq", "value": "x" * 800} for n in range(60)]},
+    {"key": "deep", "op": "eq", "value": json.loads('{"a":' * 700 + "1" + "}" * 700)},
+    {"key": "list", "op": "ne", "value": ["x" * 9] * 4000},
 ]
 
 
@@ -51,7 +66,11 @@ class Fire:
             self.doorbell_noise,
             self.bell_flood,
             self.bell_noise,
+            self.poison_row,
+            self.dear_predicate,
+            self.dear_event,
         ]
+        self._rows = 0
 
     # --- tools -------------------------------------------------------------------------------------------------------
 
@@ -160,6 +179,20 @@ class Fire:
                 self.random.randbytes(self.random.choice([0, 1, 64, 65, 100_000])), self.bus.settings.bell_socket
             )
 
+    def poison_row(self) -> None:
+        self._rows += poison.insert(self.bus, self.random, self._rows)
+
+    def dear_predicate(self) -> None:
+        first: dict[str, Any] = {"match": self.random.choice(DEAR)}
+        if self.random.random() < 0.3:
+            first["since"] = "0" * 26
+        body = json.dumps(first).encode()
+        self.held.append(self.say(len(body).to_bytes(4, "big") + body))
+
+    def dear_event(self) -> None:
+        body = self.random.choice(["a", "ab", "é"]) * self.random.choice([1000, 50_000, 100_000])
+        emit(EventInsert(source="fuzz", event_type="dear", msg_body=body), settings=self.bus.settings)
+
 
 class Honest:
     """A subscriber that must be given everything, once and in order, while the others rage."""
@@ -167,6 +200,7 @@ class Honest:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.count = 0
+        self.worst = 0.0
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(bus.settings.broadcast_socket)
         self.socket.settimeout(PATIENCE)
@@ -185,7 +219,8 @@ class Honest:
         return frame
 
     def round_trip(self) -> None:
-        """Emit one event, and be given that one next."""
+        """Emit one event, and be given that one next, soon."""
+        begin = time.monotonic()
         event = EventInsert(source="fuzz", event_type="honest", fields={"n": self.count})
         emit(event, settings=self.bus.settings)
         while (frame := self.frame())["kind"] == "daemon_heartbeat":
@@ -193,6 +228,7 @@ class Honest:
         if frame["kind"] != "event" or frame["fields"]["n"] != self.count:
             raise Failure(f"event {self.count} was due, and there came {frame}")
         self.count += 1
+        self.worst = max(self.worst, time.monotonic() - begin)
 
     def close(self) -> None:
         self.stream.close()
@@ -218,11 +254,14 @@ def assault(bus: Bus, hub: Hub, until: float, seed: str) -> tuple[int, str]:
     worst = rss
     count = 0
     while time.monotonic() < until:
-        fire.random.choice(fire.attacks)()
+        attack = fire.random.choice(fire.attacks)
+        attack()
         fire.release(CROWD)
         count += 1
         honest.round_trip()
-        if count % 100 == 0:
+        if honest.worst > ANSWER_SEC:
+            raise Failure(f"after {attack.__name__} an honest subscriber waited {honest.worst:.1f} s for its event")
+        if count % 20 == 0:
             worst = max(worst, hub.rss_kib())
     fire.release(0)
     Honest(bus).close()
@@ -236,8 +275,13 @@ def assault(bus: Bus, hub: Hub, until: float, seed: str) -> tuple[int, str]:
     after = hub.rss_kib()
     if after > rss + RSS_KIB:
         raise Failure(f"the hub grew from {rss} to {after} KiB and kept it")
+    if worst > rss + PEAK_KIB:
+        raise Failure(f"the hub grew from {rss} to {worst} KiB while it was attacked")
     honest.close()
-    return count, f"hub RSS {rss} KiB before, {worst} KiB at worst, {after} KiB after; {honest.count} events in between"
+    return count, (
+        f"hub RSS {rss} KiB before, {worst} KiB at worst, {after} KiB after; {honest.count} events in between, the "
+        f"latest after {honest.worst * 1000:.0f} ms"
+    )
 
 
 def fuzz_live(*, seconds: float, seed: str) -> Outcome:

@@ -140,11 +140,14 @@ def check_frame(frame: dict[str, Any]) -> None:
 
 # --- a predicate as a condition: SQLite may let through too many, never too few --------------------------------------
 
-COMPARED = ("source", "owner", "delivery_id", "run_id", "conclusion", "workflow_name", "msg_to")
+COMPARED = ("source", "owner", "event_id", "delivery_id", "run_id", "conclusion", "workflow_name", "msg_to")
+DERIVED = [read.derived_id(5, seq) for seq in (1, 2, 3)]  # of rows without an id, as a reader says them
 pool = st.sampled_from(
     ["", "a", "A", "ab", "a\0b", "é", "5", "5.0", 5, 5.5, -1, 2**62, None, b"a", b"5", (b"a\xff",), (b"a\0b",)]
 )
-wanted = st.sampled_from(["", "a", "A", "a*", "?", "??", "a?*", "[a]", "é", "5", "5.0", 5, 5.0, 5.5, True, None, 2**63])
+wanted = st.sampled_from(
+    ["", "a", "A", "a*", "?", "??", "a?*", "[a]", "é", "5", "5.0", 5, 5.0, 5.5, True, None, 2**63, *DERIVED, "000*"]
+)
 conditions = st.recursive(
     st.fixed_dictionaries(
         {
