@@ -26,7 +26,7 @@ from waitbus.event import (
     ulid_ms,
 )
 from waitbus.settings import Settings
-from waitbus.store import read
+from waitbus.store import frames, read
 from waitbus.store.append import Appender
 from waitbus.store.open import StoreDamaged, StoreError, open_reader, open_writer
 from waitbus.wire import decode, encode_event
@@ -111,7 +111,7 @@ def test_a_row_without_a_ulid_is_read_with_one_of_its_own(conn: sqlite3.Connecti
     event = read.event_with_payload(conn, found)
     assert event is not None
     assert event.event_id == found
-    assert read.seq_of(conn, read.derived_id(1_763_337_600_123_456_789, seq + 1)) is None
+    assert read.seq_of(conn, frames.derived_id(1_763_337_600_123_456_789, seq + 1)) is None
 
 
 def test_a_point_in_time_is_found_among_rows_without_ids(conn: sqlite3.Connection) -> None:
@@ -177,7 +177,7 @@ def test_whatever_a_row_holds_it_gives_a_frame(conn: sqlite3.Connection, columns
         assert found[0][1]["fields"]["path"] == "/p"
         event = read.event_with_payload(conn, found[1][1]["event_id"])
         assert event is not None
-        assert event.as_frame() == found[1][1]
+        assert event.as_frame() == {**found[1][1], "kind": "event"}
         conn.execute("SELECT sum(length(path)), sum(length(argv)), sum(exit_code) FROM events").fetchone()
     finally:
         conn.execute("ROLLBACK")
@@ -317,7 +317,7 @@ def test_a_file_that_fails_is_a_store_error(conn: sqlite3.Connection) -> None:
 
 
 def test_more_shapes_of_rows_than_are_remembered(conn: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "_SIGNATURES", 3)
+    monkeypatch.setattr(frames, "_SIGNATURES", 3)
     for number, name in enumerate(FIELD_COLUMNS):
         insert(conn, delivery_id=str(number), **{name: 5 if FIELD_COLUMNS[name] is int else "x"})
     for _, frame in read.read_after(conn, 0, 100):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import json.encoder
 import math
+from itertools import accumulate, repeat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +67,13 @@ NATURAL_FIELDS: dict[str, type] = {
     "signal": int,
     "tail": str,
 }
+# Bounds of what is written; a reader gives a row past them as `truncated`. All in bytes of UTF-8 but the depth, which
+# counts the object `fields` itself as the first level.
+MAX_FIELDS_BYTES = 256 << 10
+MAX_FIELDS_DEPTH = 64
+MAX_NAME_BYTES = 1 << 10
+MAX_PAYLOAD_BYTES = 16 << 20
+MAX_SUMMARY_BYTES = 64 << 10
 # The `ingest_method` of history: what had happened before anybody here looked. It is stored and replayed, never told as
 # news, and its time is `received_at`; the time of everything else is that of its `event_id`, when it was written.
 HISTORY_METHODS = ("import", "backfill")
@@ -134,6 +142,19 @@ def from_json(text: str) -> Any:
     except json.JSONDecodeError:
         pass  # maybe only for white space before it
     return _DECODER.decode(text)
+
+
+def is_deeper(text: str, limit: int) -> bool:
+    """Whether the JSON in `text` is nested deeper than `limit`, found without parsing it. A bare value has depth 0."""
+    if text.count("[") + text.count("{") <= limit:
+        return False
+    if "\\" in text:
+        text = text.replace("\\\\", "").replace('\\"', "")
+    outside_strings = "".join(text.split('"')[::2])
+    return max(accumulate(map(_STEPS.get, outside_strings, repeat(0))), default=0) > limit
+
+
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 def is_ulid(text: object) -> bool:

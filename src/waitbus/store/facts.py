@@ -6,7 +6,7 @@ import os
 import sqlite3
 
 from waitbus.store.errors import explain
-from waitbus.store.read import as_text
+from waitbus.store.frames import as_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ came over a wire becomes SQL.
 from __future__ import annotations
 
 from waitbus.event import FIELD_COLUMNS, is_ulid
-from waitbus.predicate import path_of
-from waitbus.store.read import derived_seq
+from waitbus.matching import path_of
+from waitbus.store.frames import derived_seq
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

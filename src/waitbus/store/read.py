@@ -1,61 +1,100 @@
 """Reading events: rows after a cursor as frames, and what lies behind a cursor.
 
-Never raises for what a row holds: a foreign program may have written blobs, broken UTF-8, numbers for text or text for
-numbers. Every frame given out can be said in JSON and has the keys and types of the contract.
+What is read is bounded in bytes as well as in rows, whatever a foreign program wrote: SQLite gives out no value longer
+than `fields` may be, and a page ends where its text is long enough.
 """
 
 from __future__ import annotations
 
-import math
 import sqlite3
 
-from waitbus.event import (
-    FIELD_COLUMNS,
-    ULID_MIN,
-    Event,
-    decode_ulid,
-    default_summary,
-    encode_ulid,
-    from_json,
-    is_ulid,
-    ulid_ms,
-)
+from waitbus.event import MAX_FIELDS_BYTES, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, ULID_MIN, Event, ulid_ms
 from waitbus.store.errors import explain
+from waitbus.store.frames import CUT, KINDS, MAX_SEQ, NAMES, as_text, decode, derived_seq, frame_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from waitbus.store.frames import Row
     from waitbus.store.prefilter import Condition
 
-# A derived id has the row's time, no chance in the first 17 of its 80 random bits, and the `seq` in the other 63.
-_ENTROPY_BITS = 80
-_MAX_SEQ = (1 << 63) - 1
-_TIME_CHARS = 10
-_NO_CHANCE = "000"
-# What a row is read as, in this order; `_frame` unpacks it.
-_HEAD = ("seq", "event_id", "event_type", "owner", "repo", "received_at", "delivery_id", "summary", "fields_json")
-_ALWAYS = ("source", "ingest_method", "status", "conclusion")
-_REST = tuple(name for name in FIELD_COLUMNS if name not in _ALWAYS)
-_NAMES = (*_HEAD, *_ALWAYS, *_REST)
-_REST_AT = len(_HEAD) + len(_ALWAYS)
-_SELECT = " ".join(("SELECT", ", ".join(_NAMES), "FROM events"))
-_AFTER = _SELECT + " WHERE seq > ? ORDER BY seq LIMIT ?"
-_BETWEEN = _SELECT + " WHERE seq > ? AND seq <= ?{} ORDER BY seq LIMIT ?"
+_SELECT = "SELECT {} FROM events WHERE seq > ? AND seq <= ?{} ORDER BY seq LIMIT ?"
+_PAGE = _SELECT.format(", ".join(NAMES), "{}")
+# A page ends with the row that brings its text to so many characters.
+PAGE_CHARS = 1 << 20
+# A value that is too long is read by its beginning, if SQLite may have the whole of it in memory for a moment.
+_LIFTED_BYTES = 16 << 20
 
-# The types a row may have to be taken as it is.
-_TEXT: frozenset[type] = frozenset({str})
-_TEXT_OR_NULL: frozenset[type] = frozenset({str, type(None)})
-_KINDS: dict[str, frozenset[type]] = {
-    **dict.fromkeys(("event_id", "event_type", "owner", "repo", "delivery_id", "source", "ingest_method"), _TEXT),
-    **dict.fromkeys(("summary", "fields_json", "status", "conclusion"), _TEXT_OR_NULL),
-    **{name: frozenset({kind, type(None)}) for name, kind in FIELD_COLUMNS.items()},
-    "seq": frozenset({int}),
-    "received_at": frozenset({int}),
-}
-# Signatures of rows met before: the row's types -> which of `_REST` it has, or None when it must be mended.
-_signatures: dict[tuple[type, ...], tuple[tuple[int, str], ...] | None] = {}
-_SIGNATURES = 1024
+
+class Page:
+    """Some rows in commit order, as `(seq, event frame)`, and how far the store was read for them.
+
+    `end` is the seq up to which there is nothing else; `more` says that a bound of the page ended it there.
+    """
+
+    __slots__ = ("chars", "end", "more", "rows")
+
+    def __init__(self, start: int) -> None:
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+        self.end = start
+        self.more = False
+        self.chars = 0
+
+    def add(self, row: Row, *, cut: bool = False) -> None:
+        frame, chars = frame_of(row, cut=cut)
+        self.end = row[0]
+        self.rows.append((row[0], frame))
+        self.chars += chars
+
+
+def read_page(
+    conn: sqlite3.Connection,
+    seq: int,
+    limit: int,
+    *,
+    upto: int | None = None,
+    where: Condition | None = None,
+    max_chars: int = PAGE_CHARS,
+) -> Page:
+    """At most `limit` events committed after `seq` (and none after `upto`), in little more than `max_chars` of text.
+
+    `where` of `prefilter.condition_of` passes over rows that cannot be wanted, though maybe not over all of them.
+    Raises `StoreError` when the file fails, never for what a row holds.
+    """
+    page = Page(seq)
+    with _Bounded(conn, MAX_FIELDS_BYTES):
+        while True:
+            try:
+                _fill(conn, page, limit, upto, where, max_chars)
+                return page
+            except (sqlite3.DataError, sqlite3.OperationalError) as error:
+                if where is not None:  # the trouble may be in a row that it looked at and would not give
+                    where = None
+                elif _is_too_big(error):
+                    _add_by_cells(conn, page)
+                elif "decode" in str(error) and conn.text_factory is not decode:
+                    conn.text_factory = decode  # text that is no UTF-8, somewhere in these rows
+                else:
+                    raise
+
+
+def _fill(
+    conn: sqlite3.Connection, page: Page, limit: int, upto: int | None, where: Condition | None, max_chars: int
+) -> None:
+    sql, bound = (f" AND {where[0]}", where[1]) if where else ("", ())
+    page.more = page.chars >= max_chars or len(page.rows) == limit
+    if page.more:
+        return
+    values = (page.end, MAX_SEQ if upto is None else upto, *bound, limit - len(page.rows))
+    for row in conn.execute(_PAGE.format(sql), values):
+        page.add(row)
+        if page.chars >= max_chars:
+            page.more = True
+            return
+    page.more = len(page.rows) == limit
+    if upto is not None and not page.more:
+        page.end = upto
 
 
 def read_after(
@@ -66,142 +105,72 @@ def read_after(
     upto: int | None = None,
     where: Condition | None = None,
 ) -> list[tuple[int, dict[str, Any]]]:
-    """At most `limit` events committed after `seq` (and none after `upto`), in commit order, as `(seq, event frame)`.
-
-    With `upto`, `where` of `prefilter.condition_of` passes over rows that cannot be wanted.
-    Raises `StoreError` when the file fails, never for what a row holds.
-    """
-    if upto is None:
-        rows = _rows(conn, _AFTER, (seq, limit))
-    else:
-        sql, bound = (f" AND {where[0]}", where[1]) if where else ("", ())
-        rows = _rows(conn, _BETWEEN.format(sql), (seq, upto, *bound, limit))
-    return [(row[0], _frame(row)) for row in rows]
+    """The rows of `read_page`, however long they are together. A negative `limit` is none."""
+    rows: list[tuple[int, dict[str, Any]]] = []
+    while True:
+        page = read_page(conn, seq, limit - len(rows), upto=upto, where=where)
+        rows += page.rows
+        if not page.more or len(rows) == limit:
+            return rows
+        seq = page.end
 
 
-def _rows(conn: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+class _Bounded:
+    """For `with`: SQLite gives out no value of more than `max_bytes`, and does not even read one into memory."""
+
+    __slots__ = ("_before", "_conn", "_max_bytes")
+
+    def __init__(self, conn: sqlite3.Connection, max_bytes: int) -> None:
+        self._conn = conn
+        self._max_bytes = max_bytes
+
+    def __enter__(self) -> None:
+        self._before = self._conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._max_bytes), self._conn.text_factory
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        limit, self._conn.text_factory = self._before
+        self._conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
+        if isinstance(error, sqlite3.Error):
+            raise explain(error, self._conn) from error
+
+
+def _is_too_big(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_TOOBIG
+
+
+def _add_by_cells(conn: sqlite3.Connection, page: Page) -> None:
+    """Add the row after the page's last one, which holds a value that is too long, with that value cut."""
+    found = conn.execute("SELECT seq FROM events WHERE seq > ? ORDER BY seq LIMIT 1", (page.end,)).fetchone()
+    if found is None:
+        return
+    conn.text_factory = decode
+    (seq,) = found
+    row = [_cell(conn, name, seq) for name in NAMES]
+    page.end = seq
+    if row[0] is not None:  # None: it was pruned just now
+        page.add(tuple(row), cut=True)
+
+
+def _cell(conn: sqlite3.Connection, name: str, seq: int) -> Any:
+    """One value; of text that is too long its beginning, of anything else that is too long nothing."""
+    query = "SELECT {} FROM events WHERE seq = ?"
     try:
-        try:
-            return conn.execute(query, values).fetchall()
-        except sqlite3.OperationalError as error:
-            if "decode" not in str(error):
-                raise
-            # Text that is no UTF-8, somewhere in these rows: read them again, more slowly.
-            before = conn.text_factory
-            conn.text_factory = _decode
-            try:
-                return conn.execute(query, values).fetchall()
-            finally:
-                conn.text_factory = before
-    except sqlite3.Error as error:
-        raise explain(error, conn) from error
-
-
-def _decode(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
-def _frame(row: tuple[Any, ...]) -> dict[str, Any]:
-    signature = tuple(map(type, row))
-    try:
-        present = _signatures[signature]
-    except KeyError:
-        present = _learn(signature)
-    if present is None or not is_ulid(row[1]):
-        row = _mend(row)
-        present = _learn(tuple(map(type, row))) or ()
-    (_, event_id, event_type, owner, repo, received_at, delivery_id, summary, natural, source, method, status, end) = (
-        row[:_REST_AT]
-    )
-    fields: dict[str, Any] = {
-        "source": source,
-        "event_type": event_type,
-        "owner": owner,
-        "repo": repo,
-        "ingest_method": method,
-        "status": status,
-        "conclusion": end,
-    }
-    for index, name in present:
-        fields[name] = row[index]
-    if natural is not None:
-        for name, value in _natural(natural).items():
-            if name not in fields and name not in FIELD_COLUMNS:  # what has a column is what the column says
-                fields[name] = value
-    return {
-        "event_id": event_id,
-        "event_type": event_type,
-        "owner": owner,
-        "repo": repo,
-        "received_at": received_at,
-        "delivery_id": delivery_id,
-        "summary": summary or default_summary(fields),
-        "fields": fields,
-        "kind": "event",
-    }
-
-
-def _learn(signature: tuple[type, ...]) -> tuple[tuple[int, str], ...] | None:
-    present = None
-    if all(kind in _KINDS[name] for name, kind in zip(_NAMES, signature, strict=True)):
-        present = tuple(
-            (index, _NAMES[index]) for index in range(_REST_AT, len(_NAMES)) if signature[index] is not type(None)
-        )
-    if len(_signatures) >= _SIGNATURES:
-        _signatures.clear()
-    _signatures[signature] = present
-    return present
-
-
-def _mend(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row as close to its promise as what it holds allows."""
-    mended = []
-    for name, value in zip(_NAMES, row, strict=True):
-        kinds = _KINDS[name]
-        if type(value) in kinds:
-            mended.append(value)
-        elif str in kinds:
-            mended.append(as_text(value) if value is not None or kinds is _TEXT else None)
-        else:
-            number = _as_int(value)
-            mended.append(number if number is not None or name != "received_at" else 0)
-    if type(row[1]) is not str or not is_ulid(mended[1]):
-        mended[1] = derived_id(mended[5], row[0])
-    return tuple(mended)
-
-
-def derived_id(received_at: int, seq: int) -> str:
-    """The ULID of a row whose writer gave none: of its time and its place, so that every reader says the same."""
-    return encode_ulid((max(0, received_at) // 1_000_000 << _ENTROPY_BITS | seq) & (1 << 128) - 1)
-
-
-def derived_seq(event_id: str) -> int | None:
-    """The `seq` in an id that `derived_id` may have made; None when it cannot have."""
-    if not is_ulid(event_id) or not event_id.startswith(_NO_CHANCE, _TIME_CHARS):
+        return (conn.execute(query.format(name), (seq,)).fetchone() or (None,))[0]
+    except sqlite3.DataError as error:
+        if not _is_too_big(error):
+            raise
+    if str not in KINDS[name] or name == "fields_json":
         return None
-    return decode_ulid(event_id) & _MAX_SEQ
-
-
-def as_text(value: object) -> str:
-    """Text of whatever a text column may hold; bytes that are no UTF-8 are replaced."""
-    if value is None:
-        return ""
-    return _decode(value) if isinstance(value, bytes) else str(value)
-
-
-def _as_int(value: object) -> int | None:
-    if isinstance(value, float) and math.isfinite(value):
-        return int(value)
-    return None
-
-
-def _natural(text: str) -> dict[str, Any]:
-    """The natural fields; nothing when the text is no JSON object, however it was broken."""
+    bound = conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LIFTED_BYTES)
     try:
-        value = from_json(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        start = query.format(f"substr(CAST({name} AS BLOB), 1, {MAX_NAME_BYTES})")
+        return decode((conn.execute(start, (seq,)).fetchone() or (b"",))[0]) + CUT
+    except sqlite3.DataError as error:
+        if not _is_too_big(error):
+            raise
+        return CUT
+    finally:
+        conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, bound)
 
 
 def last_seq(conn: sqlite3.Connection) -> int:
@@ -213,9 +182,14 @@ def seq_of(conn: sqlite3.Connection, event_id: str) -> int | None:
     """The `seq` of the event with this id, stored or derived."""
     seq = _number(conn, "SELECT seq FROM events WHERE event_id = ?", event_id)
     if seq is None and (derived := derived_seq(event_id)) is not None:
-        rows = _rows(conn, _SELECT + " WHERE seq = ?", (derived,))
-        seq = derived if rows and _frame(rows[0])["event_id"] == event_id else None
+        frame = _frame_at(conn, derived)
+        seq = derived if frame is not None and frame["event_id"] == event_id else None
     return seq
+
+
+def _frame_at(conn: sqlite3.Connection, seq: int) -> dict[str, Any] | None:
+    rows = read_page(conn, seq - 1, 1, upto=seq).rows
+    return rows[0][1] if rows else None
 
 
 def _number(conn: sqlite3.Connection, query: str, *values: object) -> int | None:
@@ -240,7 +214,7 @@ def cursor_of(conn: sqlite3.Connection, since: str) -> int:
     nearest = _number(conn, "SELECT seq FROM events WHERE event_id > ? ORDER BY event_id LIMIT 1", since)
     # Rows without an id stand together in its index.
     nameless = "SELECT min(seq) FROM events WHERE event_id IS NULL AND received_at >= ?"
-    unnamed = _number(conn, nameless, min(ulid_ms(since) * 1_000_000, _MAX_SEQ))
+    unnamed = _number(conn, nameless, min(ulid_ms(since) * 1_000_000, MAX_SEQ))
     if nearest is None or unnamed is not None:
         nearest = min(seq for seq in (nearest, unnamed, last_seq(conn) + 1) if seq is not None)
     # Ids of different processes may stand in another order than their commits: look for an earlier one, by
@@ -256,29 +230,34 @@ def cursor_of(conn: sqlite3.Connection, since: str) -> int:
 
 def event_id_at(conn: sqlite3.Connection, seq: int) -> str | None:
     """The id of the newest event at or before `seq`."""
-    rows = _rows(conn, _SELECT + " WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (seq,))
-    return _frame(rows[0])["event_id"] if rows else None
+    found = _number(conn, "SELECT seq FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", seq)
+    frame = None if found is None else _frame_at(conn, found)
+    return None if frame is None else frame["event_id"]
 
 
 def event_with_payload(conn: sqlite3.Connection, event_id: str) -> Event | None:
-    """One event with its `payload_json`; None when there is none of this id."""
-    seq = seq_of(conn, event_id)
-    return None if seq is None else _one(conn, "seq", seq)
+    """One event with its `payload_json`, None if that is past its bound; None when there is no event of this id."""
+    return _one(conn, seq_of(conn, event_id))
 
 
 def event_of_delivery(conn: sqlite3.Connection, delivery_id: str) -> Event | None:
-    """The event stored under a producer's own key."""
-    return _one(conn, "delivery_id", delivery_id)
+    """The event stored under a producer's own key, as `event_with_payload` gives it."""
+    return _one(conn, _number(conn, "SELECT seq FROM events WHERE delivery_id = ?", delivery_id))
 
 
-def _one(conn: sqlite3.Connection, column: str, value: str | int) -> Event | None:
-    query = "SELECT {}, payload_json FROM events WHERE {} = ?"
-    rows = _rows(conn, query.format(", ".join(_NAMES), column), (value,))
-    if not rows:
+def _one(conn: sqlite3.Connection, seq: int | None) -> Event | None:
+    frame = None if seq is None else _frame_at(conn, seq)
+    if frame is None:
         return None
-    *row, payload = rows[0]
-    event = Event.from_frame(_frame(tuple(row)))
-    event.payload_json = as_text(payload)
+    event = Event.from_frame(frame)
+    with _Bounded(conn, MAX_PAYLOAD_BYTES):
+        conn.text_factory = decode
+        try:
+            (payload,) = conn.execute("SELECT payload_json FROM events WHERE seq = ?", (seq,)).fetchone() or ("",)
+            event.payload_json = as_text(payload)
+        except sqlite3.DataError as error:
+            if not _is_too_big(error):
+                raise
     return event
 
 

@@ -1,0 +1,193 @@
+"""A row of the store as an event frame, whatever a foreign program put in it.
+
+It may have written blobs, broken UTF-8, numbers for text or text for numbers, or more than a writer of ours may
+(`MAX_FIELDS_BYTES` and its siblings). Every frame can be said in JSON and has the keys and types of the contract. A row
+past the bounds is a frame of kind ``truncated``: it holds what the columns say, and what is too long there is cut.
+"""
+
+from __future__ import annotations
+
+import math
+from operator import itemgetter
+
+from waitbus.event import (
+    FIELD_COLUMNS,
+    MAX_FIELDS_BYTES,
+    MAX_FIELDS_DEPTH,
+    MAX_NAME_BYTES,
+    decode_ulid,
+    default_summary,
+    encode_ulid,
+    from_json,
+    is_deeper,
+    is_ulid,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Row = tuple[Any, ...]
+    # What is known of all rows of one signature: which of `_REST` they have, and their texts.
+    Shape = tuple[tuple[tuple[int, str], ...], Callable[[Row], tuple[str, ...]]]
+
+# A derived id has the row's time, no chance in the first 17 of its 80 random bits, and the `seq` in the other 63.
+_ENTROPY_BITS = 80
+MAX_SEQ = (1 << 63) - 1
+_TIME_CHARS = 10
+_NO_CHANCE = "000"
+# Where all the text of a row is so little, each name is short enough whatever its characters.
+_SURELY_NAMES = MAX_NAME_BYTES // 4
+# What a row is read as, in this order; `frame_of` unpacks it.
+_HEAD = ("seq", "event_id", "event_type", "owner", "repo", "received_at", "delivery_id", "summary", "fields_json")
+_ALWAYS = ("source", "ingest_method", "status", "conclusion")
+_REST = tuple(name for name in FIELD_COLUMNS if name not in _ALWAYS)
+NAMES = (*_HEAD, *_ALWAYS, *_REST)
+_REST_AT = len(_HEAD) + len(_ALWAYS)
+# Stands at the end of a text that was cut. No condition in SQL speaks of it: it is not ASCII.
+CUT = "…"
+
+# The types a row may have to be taken as it is.
+_TEXT: frozenset[type] = frozenset({str})
+_TEXT_OR_NULL: frozenset[type] = frozenset({str, type(None)})
+KINDS: dict[str, frozenset[type]] = {
+    **dict.fromkeys(("event_id", "event_type", "owner", "repo", "delivery_id", "source", "ingest_method"), _TEXT),
+    **dict.fromkeys(("summary", "fields_json", "status", "conclusion"), _TEXT_OR_NULL),
+    **{name: frozenset({kind, type(None)}) for name, kind in FIELD_COLUMNS.items()},
+    "seq": frozenset({int}),
+    "received_at": frozenset({int}),
+}
+# Signatures of rows met before: the row's types -> the shape of such rows, or None when they must be mended.
+_signatures: dict[tuple[type, ...], Shape | None] = {}
+_SIGNATURES = 1024
+
+
+def frame_of(row: Row, *, cut: bool = False) -> tuple[dict[str, Any], int]:
+    """A row as an event frame, and how many characters of text it came from. `cut`: the row is past the bounds."""
+    signature = tuple(map(type, row))
+    try:
+        shape = _signatures[signature]
+    except KeyError:
+        shape = _learn(signature)
+    if shape is None or not is_ulid(row[1]):
+        row = _mend(row)
+        shape = _shape_of(tuple(map(type, row)))
+    (_, event_id, event_type, owner, repo, received_at, delivery_id, summary, natural, source, method, status, end) = (
+        row[:_REST_AT]
+    )
+    present, texts_of = shape
+    chars = sum(map(len, texts_of(row)))
+    if chars > _SURELY_NAMES:
+        names = (event_type, owner, repo, delivery_id, source, method)
+        if not all(map(_is_name, names)):
+            cut = True
+            event_type, owner, repo, delivery_id, source, method = map(_as_name, names)
+    fields: dict[str, Any] = {
+        "source": source,
+        "event_type": event_type,
+        "owner": owner,
+        "repo": repo,
+        "ingest_method": method,
+        "status": status,
+        "conclusion": end,
+    }
+    for index, name in present:
+        fields[name] = row[index]
+    if natural is not None and not cut:
+        if len(natural) > MAX_FIELDS_BYTES or is_deeper(natural, MAX_FIELDS_DEPTH):
+            cut = True
+        else:
+            for name, value in _natural(natural).items():
+                if name not in fields and name not in FIELD_COLUMNS:  # what has a column is what the column says
+                    fields[name] = value
+    frame = {
+        "event_id": event_id,
+        "event_type": event_type,
+        "owner": owner,
+        "repo": repo,
+        "received_at": received_at,
+        "delivery_id": delivery_id,
+        "summary": summary or default_summary(fields),
+        "fields": fields,
+        "kind": "truncated" if cut else "event",
+    }
+    return frame, chars
+
+
+def _learn(signature: tuple[type, ...]) -> Shape | None:
+    sound = all(kind in KINDS[name] for name, kind in zip(NAMES, signature, strict=True))
+    shape = _shape_of(signature) if sound else None
+    if len(_signatures) >= _SIGNATURES:
+        _signatures.clear()
+    _signatures[signature] = shape
+    return shape
+
+
+def _shape_of(signature: tuple[type, ...]) -> Shape:
+    present = [(index, NAMES[index]) for index in range(_REST_AT, len(NAMES)) if signature[index] is not type(None)]
+    return tuple(present), itemgetter(*[index for index, kind in enumerate(signature) if kind is str])
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= MAX_NAME_BYTES and (text.isascii() or len(text.encode("utf-8", "replace")) <= MAX_NAME_BYTES)
+
+
+def _as_name(text: str) -> str:
+    return text if _is_name(text) else text[: MAX_NAME_BYTES // 4] + CUT
+
+
+def _mend(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row as close to its promise as what it holds allows."""
+    mended = []
+    for name, value in zip(NAMES, row, strict=True):
+        kinds = KINDS[name]
+        if type(value) in kinds:
+            mended.append(value)
+        elif str in kinds:
+            mended.append(as_text(value) if value is not None or kinds is _TEXT else None)
+        else:
+            number = _as_int(value)
+            mended.append(number if number is not None or name != "received_at" else 0)
+    if type(row[1]) is not str or not is_ulid(mended[1]):
+        mended[1] = derived_id(mended[5], row[0])
+    return tuple(mended)
+
+
+def derived_id(received_at: int, seq: int) -> str:
+    """The ULID of a row whose writer gave none: of its time and its place, so that every reader says the same."""
+    return encode_ulid((max(0, received_at) // 1_000_000 << _ENTROPY_BITS | seq) & (1 << 128) - 1)
+
+
+def derived_seq(event_id: str) -> int | None:
+    """The `seq` in an id that `derived_id` may have made; None when it cannot have."""
+    if not is_ulid(event_id) or not event_id.startswith(_NO_CHANCE, _TIME_CHARS):
+        return None
+    return decode_ulid(event_id) & MAX_SEQ
+
+
+def decode(value: bytes) -> str:
+    """UTF-8, with what is not UTF-8 replaced."""
+    return value.decode("utf-8", "replace")
+
+
+def as_text(value: object) -> str:
+    """Text of whatever a text column may hold; bytes that are no UTF-8 are replaced."""
+    if value is None:
+        return ""
+    return decode(value) if isinstance(value, bytes) else str(value)
+
+
+def _as_int(value: object) -> int | None:
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value)
+    return None
+
+
+def _natural(text: str) -> dict[str, Any]:
+    """The natural fields; nothing when the text is no JSON object, however it was broken."""
+    try:
+        value = from_json(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
