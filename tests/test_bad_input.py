@@ -28,7 +28,7 @@ from waitbus.hub import server, sweep
 from waitbus.hub.doorbell import Doorbell
 from waitbus.settings import Settings
 from waitbus.store import read
-from waitbus.store.read import read_after
+from waitbus.store.read import read_page
 
 Peers = Callable[..., Peer]
 
@@ -224,11 +224,11 @@ def test_a_read_that_fails_is_tried_again_although_nobody_rings(
     monkeypatch.setattr(sweep, "SWEEP_SEC", 0.02)
     failed: list[bool] = []
 
-    def fails_thrice(*args: Any, **options: Any) -> list[Any]:
+    def fails_thrice(*args: Any, **options: Any) -> read.Page:
         if len(failed) < 3:
             failed.append(True)
             raise sqlite3.OperationalError("disk I/O error")
-        return read_after(*args, **options)
+        return read_page(*args, **options)
 
     async def scenario(hub: server.Hub, loop: asyncio.AbstractEventLoop) -> None:
         with socket.socket(socket.AF_UNIX) as client:
@@ -240,7 +240,7 @@ def test_a_read_that_fails_is_tried_again_although_nobody_rings(
             while kinds != ["subscribe_ack", "event"]:
                 kinds += [wire.decode(body)["kind"] for body in decoder.feed(await loop.sock_recv(client, 9999))]
                 if not failed:
-                    monkeypatch.setattr(read, "read_after", fails_thrice)
+                    monkeypatch.setattr(read, "read_page", fails_thrice)
                     emit(tick(0))
         assert failed
 

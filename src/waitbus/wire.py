@@ -9,8 +9,17 @@ from __future__ import annotations
 import json
 import re
 
-from waitbus.event import WaitbusError, from_json, is_ulid, to_json
-from waitbus.predicate import Predicate, PredicateError
+from waitbus.event import (
+    MAX_FIELDS_DEPTH,
+    MAX_NAME_BYTES,
+    WaitbusError,
+    from_json,
+    is_deeper,
+    is_ulid,
+    one_line,
+    to_json,
+)
+from waitbus.predicate import MAX_DEPTH, Predicate, PredicateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +34,9 @@ HEARTBEAT_SEC = 60
 HEARTBEAT_MIN_SEC = 1
 FIRST_FRAME_SEC = 10
 MAX_FILTERS = 64
+MAX_EVENT_TYPES = 256
+# A frame holds `fields`. What is deeper is not parsed, so that every Python says the same of it.
+MAX_FRAME_DEPTH = MAX_FIELDS_DEPTH + 1
 FEATURES = ("match", "caught_up", "heartbeat_sec")
 
 _FILTER = re.compile(r"([A-Za-z0-9_.-]+/([A-Za-z0-9_.-]+|\*)|\*)")
@@ -32,6 +44,10 @@ _FILTER = re.compile(r"([A-Za-z0-9_.-]+/([A-Za-z0-9_.-]+|\*)|\*)")
 
 class WireError(WaitbusError, ValueError):
     """Bytes that are no frame, or a frame that is not what the contract allows: the connection closes silently."""
+
+
+class TooDeep(WireError):
+    """A frame that is nested deeper than any frame may be."""
 
 
 class Rejected(WaitbusError):
@@ -67,7 +83,12 @@ _ENCODE_ASCII = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 def decode(body: bytes) -> dict[str, Any]:
     """The JSON object in one frame's body. Raises `WireError` for anything else, however deep or ill-encoded."""
     try:
-        value = from_json(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        if is_deeper(text, MAX_FRAME_DEPTH):
+            raise TooDeep(f"frame is nested deeper than {MAX_FRAME_DEPTH}")
+        value = from_json(text)
+    except WireError:
+        raise
     except (ValueError, RecursionError) as error:
         raise WireError(f"frame is no JSON: {error}") from None
     if not isinstance(value, dict):
@@ -127,6 +148,16 @@ class Subscription:
         self.heartbeat_sec = heartbeat_sec
 
 
+def first_frame(body: bytes) -> Subscription:
+    """The subscription in the first frame's body. Raises as `parse_subscription` does."""
+    try:
+        return parse_subscription(decode(body))
+    except TooDeep as error:
+        if b'"match"' in body:  # only there has a client reason to nest
+            raise Rejected("match", f"nest predicates at most {MAX_DEPTH} deep") from error
+        raise
+
+
 def parse_subscription(frame: Mapping[str, Any]) -> Subscription:
     """Check a first frame. Raises `Rejected` (answered) for a version or `match`, `WireError` (silent) otherwise."""
     proto = frame.get("proto", PROTO)
@@ -177,7 +208,10 @@ def _filter_node(filters: Iterable[str]) -> dict[str, Any] | None:
 
 
 def _types_node(types: Iterable[str]) -> dict[str, Any] | None:
-    nodes = [{"key": "event_type", "op": "eq", "value": item} for item in dict.fromkeys(types)]
+    wanted = dict.fromkeys(types)
+    if len(wanted) > MAX_EVENT_TYPES or any(len(item) > MAX_NAME_BYTES for item in wanted):
+        raise WireError(f"more than {MAX_EVENT_TYPES} event types, or one longer than {MAX_NAME_BYTES} bytes")
+    nodes = [{"key": "event_type", "op": "eq", "value": item} for item in wanted]
     return {"any": nodes} if nodes else None
 
 
@@ -279,10 +313,23 @@ def lag_frame() -> dict[str, Any]:
     return Rejected("lag_limit_exceeded", "reconnect with since set to the last event_id you saw").frame
 
 
+def store_frame(what: str, *, damaged: bool) -> dict[str, Any]:
+    """The last word to a subscriber for whom the store cannot be read. `what` says what to do."""
+    return Rejected("store_damaged" if damaged else "store_unreadable", one_line(what, 1000)).frame
+
+
 def encode_event(frame: Mapping[str, Any]) -> bytes:
-    """An event frame as bytes; past the cap, the `truncated` frame that stands for it."""
+    """An event frame as bytes; the `truncated` frame that stands for it where it passes the cap, or cannot be said.
+
+    Raises `WireError` only for an `event_id` that cannot be said.
+    """
+    if frame.get("kind") != "truncated":
+        try:
+            return encode(frame)
+        except WireError:
+            pass  # too long, or a foreign program's
+    event_id, correlation = frame["event_id"], frame["fields"].get("msg_correlation_id")
     try:
-        return encode(frame)
+        return encode(truncated_frame(event_id, correlation if isinstance(correlation, str) else None))
     except WireError:
-        correlation = frame["fields"].get("msg_correlation_id")
-        return encode(truncated_frame(frame["event_id"], correlation if isinstance(correlation, str) else None))
+        return encode(truncated_frame(event_id, None))

@@ -14,7 +14,8 @@ from tests.fuzz.shapes import encoded, event_frames, json_values, predicates, sp
 from waitbus import wire
 from waitbus.client.core import HubError, Stream
 from waitbus.event import Event
-from waitbus.predicate import Index, Predicate, PredicateError, all_of, freeze
+from waitbus.matching import Index, freeze, is_same
+from waitbus.predicate import Predicate, PredicateError, all_of
 
 # --- the wire: any bytes in any pieces give the same frames, or one typed error --------------------------------------
 
@@ -148,12 +149,12 @@ def one_line(error: Exception) -> None:
     assert "\n" not in text, f"an error of several lines: {text!r}"
 
 
-# --- equality: `freeze` is equal exactly when two JSON values are ----------------------------------------------------
+# --- equality: `freeze` and `is_same` know when two JSON values are -------------------------------------------------
 
 
 def check_freeze(pair: tuple[Any, Any]) -> None:
     one, other = pair
-    assert (freeze(one) == freeze(other)) == same(one, other)
+    assert (freeze(one) == freeze(other)) == same(one, other) == is_same(one, other) == is_same(other, one)
     assert freeze(one) == freeze(json.loads(json.dumps(one)))
     hash(freeze(one))
 

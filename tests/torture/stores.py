@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from waitbus.event import is_ulid
-from waitbus.store.read import derived_id
+from waitbus.store.frames import derived_id
 
 SUFFIXES = ("", "-wal", "-shm")
 

@@ -8,19 +8,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from typing import Protocol
+    from collections.abc import Mapping
+    from typing import Any, Protocol
 
     from waitbus.predicate import Predicate
-    from waitbus.wire import Subscription
 
     class Owner(Protocol):
         """What a connection tells the server."""
 
-        def on_subscribed(self, connection: Connection, subscription: Subscription) -> None: ...
+        def on_subscribed(self, connection: Connection) -> None: ...
         def on_drained(self, connection: Connection) -> None: ...
+        def on_fault(self, connection: Connection, error: Exception) -> None: ...
         def on_closed(self, connection: Connection) -> None: ...
 
 
+# Who was slow to match has to be quick in so many turns before it is taken for quick.
+_SLOW_TURNS = 32
 _READ_BYTES = 65536
 _BURST_BYTES = 65536
 
@@ -28,13 +31,14 @@ _BURST_BYTES = 65536
 class Connection:
     """Non-blocking reads and gathering writes on the loop, without a transport: memory a subscriber is a budget."""
 
-    __slots__ = ("_loop", "_owner", "_socket", "_writing", "predicate", "session")
+    __slots__ = ("_loop", "_owner", "_slow_turns", "_socket", "_writing", "predicate", "session")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, session: Session, owner: Owner) -> None:
         self._loop = loop
         self._socket = sock
         self._owner = owner
         self._writing = False
+        self._slow_turns = 0
         self.session = session
         self.predicate: Predicate | None = None
         sock.setblocking(False)
@@ -46,9 +50,34 @@ class Connection:
             self._send()
         return self.session.push(frame)
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether its predicate took long lately: such a subscriber is served apart from the others."""
+        return self._slow_turns > 0
+
+    def slow(self) -> None:
+        """Its predicate took long just now."""
+        self._slow_turns = _SLOW_TURNS
+
+    def rest(self) -> None:
+        """Another turn of it begins."""
+        self._slow_turns = max(0, self._slow_turns - 1)
+
+    def reject(self, frame: Mapping[str, Any]) -> None:
+        """Say a last word, and end when it is out."""
+        self.session.reject(frame)
+        self.flush()
+
+    def abort(self) -> None:
+        """End as soon as it is flushed; what is queued is dropped."""
+        self.session.abort()
+
     def flush(self) -> None:
         """Send as much as the peer takes now; go on when it can take more."""
         session = self.session
+        if session.state == CLOSED:
+            self.close()
+            return
         if self._writing:
             return
         self._send()
@@ -105,8 +134,13 @@ class Connection:
         if not data:
             self.close()
             return
-        subscription = self.session.receive(data)
-        if subscription is not None:
-            self.predicate = subscription.predicate
-            self._owner.on_subscribed(self, subscription)
+        try:
+            subscription = self.session.receive(data)
+            if subscription is not None:
+                self.predicate = subscription.predicate
+                self._owner.on_subscribed(self)
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._owner.on_fault(self, error)
         self.flush()

@@ -1,57 +1,79 @@
-"""Which live subscribers an event goes to. Sans-I/O.
+"""Which live subscribers an event goes to. Sans-I/O, but for a clock that is handed in.
 
 An event is encoded at most once, and not at all when nobody wants it; a subscription that compares a key for
 equality is not even asked when the value differs (`predicate.Index`).
+
+Comparing takes no time, but a pattern may, and it is paid by who brought it: subscribers with patterns come after all
+others, in a bounded time. Who does not get its turn in that time falls behind, and is served from the store.
 """
 
 from __future__ import annotations
 
-from waitbus.predicate import Index
-from waitbus.wire import encode_event
+from waitbus.matching import Index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterable
 
     from waitbus.hub.connection import Connection
-    from waitbus.predicate import Predicate
+    from waitbus.hub.delivery import Delivery, Parcel
 
-
-def wants(predicate: Predicate | None, frame: Mapping[str, Any]) -> bool:
-    """Whether an event concerns a subscription. One too deep to compare concerns nobody: it must not stop the hub."""
-    if predicate is None:
-        return True
-    try:
-        return predicate(frame)
-    except RecursionError:
-        return False
+# For so long a page's events are compared with patterns, and so long may one subscriber's take, in seconds.
+COSTLY_SEC = 0.020
+SLOW_SEC = 0.005
 
 
 class Fanout:
     """The live subscribers, filed by what they wait for."""
 
-    __slots__ = ("_index",)
+    __slots__ = ("_clock", "_costly", "_delivery", "_plain")
 
-    def __init__(self) -> None:
-        self._index = Index()
+    def __init__(self, delivery: Delivery, clock: Callable[[], float]) -> None:
+        self._delivery = delivery
+        self._clock = clock
+        self._plain = Index()
+        self._costly = Index()
 
     def add(self, connection: Connection) -> None:
         predicate = connection.predicate
-        self._index.add(connection, predicate.terms if predicate else None)
+        index = self._costly if predicate is not None and predicate.has_patterns else self._plain
+        index.add(connection, predicate.terms if predicate else None)
 
     def discard(self, connection: Connection) -> None:
-        self._index.discard(connection)
+        self._plain.discard(connection)
+        self._costly.discard(connection)
 
-    def deliver(self, frames: Iterable[Mapping[str, Any]]) -> set[Connection]:
-        """Push every event to those it concerns, in order. Returns who got something and now wants sending."""
+    def deliver(self, parcels: Iterable[Parcel]) -> set[Connection]:
+        """Queue every event for those it concerns, in order, but for subscribers with patterns.
+
+        Returns who got something and now wants sending.
+        """
         touched: set[Connection] = set()
-        for frame in frames:
-            encoded = None
-            for connection in self._index.candidates(frame):
-                if wants(connection.predicate, frame):
-                    if encoded is None:
-                        encoded = encode_event(frame)
-                    connection.push(encoded)
+        offer = self._delivery.offer
+        for parcel in parcels:
+            for connection in self._plain.candidates(parcel.frame):
+                if offer(connection, parcel):
                     touched.add(connection)
         return touched
+
+    def deliver_costly(self, parcels: Iterable[Parcel]) -> tuple[set[Connection], dict[Connection, int]]:
+        """The same for subscribers with patterns. Also returns who fell behind, and the seq up to which it has all."""
+        touched: set[Connection] = set()
+        behind: dict[Connection, int] = {}
+        clock = self._clock
+        now = clock()
+        deadline = now + COSTLY_SEC
+        for parcel in parcels:
+            for connection in self._costly.candidates(parcel.frame):
+                if connection in behind:
+                    continue
+                if now > deadline:
+                    behind[connection] = parcel.seq - 1
+                    continue
+                if self._delivery.offer(connection, parcel):
+                    touched.add(connection)
+                began, now = now, clock()
+                if now - began > SLOW_SEC:
+                    connection.slow()
+                    behind[connection] = parcel.seq
+        return touched, behind

@@ -1,6 +1,7 @@
 """How the hub reads the store: one cursor for live, pages for replay, and small steps of upkeep.
 
-Whatever the store answers, the hub stays up: a read that fails is logged once, and tried again by the next sweep.
+Whatever the store answers, the hub stays up. A read that fails raises `StoreError`, and is never an answer: the caller
+tries again, or tells its subscriber.
 """
 
 from __future__ import annotations
@@ -12,107 +13,159 @@ import time
 
 from waitbus.event import ULID_MIN, WaitbusError
 from waitbus.store import prune, read
+from waitbus.store.errors import StoreError, explain
 from waitbus.store.importer import import_v020
 from waitbus.store.open import open_writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Iterator
 
     from waitbus.settings import Settings
     from waitbus.store.prefilter import Condition
+    from waitbus.store.read import Page
 
-    Page = list[tuple[int, dict[str, Any]]]
+    Identity = tuple[int, int]
 
 PRUNE_EVERY_SEC = 60.0
 PRUNE_STEP_PAUSE_SEC = 0.05
+# How long the loop may stand still for a lock that somebody has on the store.
+_BUSY_MS = 20
+# For so long a store that was removed is waited for before an empty one is made.
+_MISSING_SEC = 0.5
 _CACHE_KIB = 256  # a reader that goes forward needs little, and what a long replay filled is never given back
 
 
 class Feed:
-    """The store as the hub sees it. `cursor` is the seq up to which live has been read."""
+    """The store as the hub sees it. `cursor` is the seq up to which live subscribers have been handed everything.
 
-    def __init__(self, settings: Settings, log: Callable[[str], None]) -> None:
+    `replaced` is called when another file was put in the store's place, with the seq up to which it holds the same rows
+    as the old one. What is kept of the old file must not outlive that call.
+    """
+
+    def __init__(
+        self, settings: Settings, log: Callable[[str], None], replaced: Callable[[int], object] = lambda common: None
+    ) -> None:
         self._settings = settings
         self._log = log
+        self._replaced = replaced
         self._said = ""
-        self._behind = False  # whether the last look for live failed: there may be more than we know
-        self._connection = open_writer(settings, cache_kib=_CACHE_KIB)
+        # Whether what was read for live last was not handed on, or could not be read: there is more than we know.
+        self._behind = False
+        self._connection, self._identity = self._open()
+        self._missing_since: float | None = None
         import_v020(settings)
-        self._identity = self._file_identity()
         self.cursor = read.last_seq(self._connection)
         self._version = read.data_version(self._connection)
         self._pruner = prune.Pruner(prune.policy_of(settings))
         self._pruned: sqlite3.Connection | None = None
         self._prune_timer: asyncio.TimerHandle | None = None
 
-    def next_page(self, limit: int) -> Page | None:
-        """What was committed after the cursor, which moves past it; None when the store cannot be read."""
-        page = self.page(self.cursor, limit)
-        self._behind = page is None
-        if page:
-            self.cursor = page[-1][0]
-        return page
+    def live_page(self, limit: int) -> Page:
+        """What was committed after the cursor, to be handed on and then passed by `advance`. Raises `StoreError`."""
+        self._behind = True
+        return self.page(self.cursor, limit)
 
-    def page(self, after: int, limit: int, upto: int | None = None, where: Condition | None = None) -> Page | None:
-        """At most `limit` rows with `after < seq <= upto`, in commit order; None when the store cannot be read."""
-        try:
-            return read.read_after(self._connection, after, limit, upto=upto, where=where)
-        except (sqlite3.Error, WaitbusError) as error:
-            self._complain(error)
-            return None
+    def advance(self, seq: int) -> None:
+        """Everything up to `seq` was handed on."""
+        self.cursor = seq
+        self._behind = False
+
+    def page(
+        self,
+        after: int,
+        limit: int,
+        *,
+        upto: int | None = None,
+        where: Condition | None = None,
+        max_chars: int = read.PAGE_CHARS,
+    ) -> Page:
+        """At most `limit` rows with `after < seq <= upto`, in commit order. Raises `StoreError`."""
+        with self._explained():
+            return read.read_page(self._connection, after, limit, upto=upto, where=where, max_chars=max_chars)
 
     def cursor_of(self, since: str) -> int:
-        """The seq after which a replay from `since` starts; the live cursor when the store cannot be read."""
-        try:
+        """The seq after which a replay from `since` starts. Raises `StoreError`."""
+        with self._explained():
             return read.cursor_of(self._connection, since)
-        except (sqlite3.Error, WaitbusError) as error:
-            self._complain(error)
-            return self.cursor
 
     def newest_seq(self) -> int:
-        """The seq of the newest row committed; the live cursor when the store cannot be read."""
-        try:
+        """The seq of the newest row committed, pruned or not as far as live has read. Raises `StoreError`."""
+        with self._explained():
             return max(read.last_seq(self._connection), self.cursor)
-        except (sqlite3.Error, WaitbusError) as error:
-            self._complain(error)
-            return self.cursor
 
     def id_at(self, seq: int) -> str | None:
-        """The event_id of the newest row at or before `seq`; None when there is none, or the store cannot be read."""
-        try:
+        """The event_id of the newest row at or before `seq`; None when there is none. Raises `StoreError`."""
+        with self._explained():
             return read.event_id_at(self._connection, seq)
-        except (sqlite3.Error, WaitbusError):
-            return None
 
     def place(self) -> str | None:
-        """The cursor of who was given all that live has read, `ULID_MIN` before any event; None: no store to read."""
+        """The cursor of who was given all that live has read, `ULID_MIN` before any event; None: it cannot be said."""
         try:
-            return read.event_id_at(self._connection, self.cursor) or ULID_MIN
-        except (sqlite3.Error, WaitbusError):
+            return self.id_at(self.cursor) or ULID_MIN
+        except StoreError as error:
+            self.complain(error)
             return None
 
     def changed(self) -> bool:
         """Whether there may be something to read: a commit since the last call, a read that failed, or another file."""
+        if self.follow():
+            return True
         try:
-            if self._reopen_if_replaced():
-                return True
-            version = read.data_version(self._connection)
-        except (sqlite3.Error, WaitbusError) as error:
-            self._complain(error)
+            with self._explained():
+                version = read.data_version(self._connection)
+        except StoreError as error:
+            self.complain(error)
             return False
         moved, self._version = version != self._version, version
         return moved or self._behind
 
     def skip(self) -> None:
-        """Put the cursor at the newest row, of whatever file is there now."""
+        """Put the cursor at the newest row, of whatever file is there now. Raises `StoreError`."""
+        self.follow()
+        with self._explained():
+            self.advance(read.last_seq(self._connection))
+
+    def follow(self) -> bool:
+        """Go on with the new file where the store was replaced: producers write there. Whether it was."""
+        identity = _identity_of(self._settings.db_path)
+        if identity == self._identity:
+            self._missing_since = None
+            return False
+        if identity is None:
+            # Who removes it may be removing the files beside it right now: a new one must not lose them.
+            now = time.monotonic()
+            self._missing_since = now if self._missing_since is None else self._missing_since
+            if now - self._missing_since < _MISSING_SEC:
+                return False
         try:
-            self._reopen_if_replaced()
-        except (sqlite3.Error, WaitbusError) as error:
-            self._complain(error)
-        self.cursor = self.newest_seq()
+            self._replace()
+        except (sqlite3.Error, OSError, WaitbusError) as error:
+            self.complain(error)
+            return False
+        self._missing_since = None
+        return True
+
+    def reopen(self) -> None:
+        """Read through a new connection: the old one may have kept what is no longer in the file."""
+        try:
+            fresh, identity = self._open()
+        except (sqlite3.Error, OSError, WaitbusError) as error:
+            self.complain(error)
+            return
+        if identity != self._identity:  # `follow` compares the old file with the new one
+            fresh.close()
+            return
+        self._connection.close()
+        self._connection = fresh
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise explain(error, self._settings.db_path) from error
 
     def maintain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start pruning in small steps, one at a time with a pause between; never twice at once."""
@@ -137,39 +190,80 @@ class Feed:
                 self._pruned = open_writer(self._settings, timeout=0)
             more = self._pruner.step(self._pruned, now_ns=time.time_ns()).more
         except (sqlite3.Error, WaitbusError) as error:
-            self._complain(error)
+            self.complain(error)
         if more:
             self._prune_timer = loop.call_later(PRUNE_STEP_PAUSE_SEC, self._prune_step, loop)
             return
+        self._end_prune()
+
+    def _end_prune(self) -> None:
+        if self._prune_timer is not None:
+            self._prune_timer.cancel()
+            self._prune_timer = None
         if self._pruned is not None:
             self._pruned.close()
             self._pruned = None
-        self._prune_timer = None
 
-    def _file_identity(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self._settings.db_path)
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
+    def _open(self) -> tuple[sqlite3.Connection, Identity]:
+        """A connection, and which file it is to."""
+        path = self._settings.db_path
+        while True:
+            before = _identity_of(path)
+            connection = open_writer(self._settings, cache_kib=_CACHE_KIB)
+            after = _identity_of(path)
+            if after is not None and before in (None, after):
+                connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS:d}")
+                return connection, after
+            connection.close()
 
-    def _reopen_if_replaced(self) -> bool:
-        """Where somebody moved or deleted the file, producers write to a new one, and that is the truth now."""
-        if self._file_identity() == self._identity:
-            return False
-        self._log(f"{self._settings.db_path} was replaced: reading the new file from its start")
-        fresh = open_writer(self._settings, cache_kib=_CACHE_KIB)
+    def _replace(self) -> None:
+        """Read the new file from its start, and a copy of the old one from where the two part."""
+        fresh, identity = self._open()
+        common = _common(self._connection, fresh)
+        start = f"row {common}, up to which it is the same" if common else "its start"
+        self._log(f"{self._settings.db_path} was replaced: reading the new file from {start}")
         self._connection.close()
-        self._connection = fresh
-        self._identity = self._file_identity()
-        self._version = read.data_version(fresh)
+        self._end_prune()
         self._pruner = prune.Pruner(prune.policy_of(self._settings))
-        self.cursor = 0
-        return True
+        self._connection, self._identity = fresh, identity
+        self._version = -1
+        self.cursor = min(self.cursor, common)
+        self._replaced(common)
 
-    def _complain(self, error: Exception) -> None:
+    def complain(self, error: Exception) -> None:
         """Log a trouble once, not once a second."""
         text = str(error)
         if text != self._said:
             self._said = text
             self._log(text)
+
+
+def _identity_of(path: str) -> Identity | None:
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _common(old: sqlite3.Connection, new: sqlite3.Connection) -> int:
+    """The seq up to which two files hold the same rows: 0 unless one is a copy of the other."""
+    try:
+        first = max(_first_seq(old), _first_seq(new))
+        last = min(read.last_seq(old), read.last_seq(new))
+        low, high = first - 1, last
+        while low < high:  # rows are the same up to some place, and differ from there on
+            middle = (low + high + 1) // 2
+            ours = read.event_id_at(old, middle)
+            if ours is not None and ours == read.event_id_at(new, middle):
+                low = middle
+            else:
+                high = middle - 1
+        return low if low >= first else 0
+    except (sqlite3.Error, WaitbusError):  # the old file may be in any state
+        return 0
+
+
+def _first_seq(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM events ORDER BY seq LIMIT 1").fetchone()
+    return 0 if row is None else row[0]

@@ -14,21 +14,23 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 
 from waitbus import __version__, wire
 from waitbus.host.peer import peer_uid
 from waitbus.host.systemd_notify import notify, watchdog_interval
 from waitbus.hub.connection import Connection
+from waitbus.hub.delivery import Delivery
 from waitbus.hub.doorbell import Doorbell
-from waitbus.hub.fanout import Fanout, wants
+from waitbus.hub.fanout import Fanout
 from waitbus.hub.feed import PRUNE_EVERY_SEC, Feed
 from waitbus.hub.heartbeat import Heartbeats
+from waitbus.hub.live import Live
 from waitbus.hub.place import Place
+from waitbus.hub.replay import Replay
 from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
 from waitbus.hub.sweep import Sweep
 from waitbus.private import RUNTIME, ensure_private_dir
-from waitbus.store.prefilter import condition_of
+from waitbus.store.errors import StoreError
 
 _ssl_loaded = "ssl" in sys.modules
 if not _ssl_loaded:
@@ -44,12 +46,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from waitbus.settings import Settings
-    from waitbus.wire import Subscription
 
-LIVE_PAGE = 500
-REPLAY_PAGE = 100
-# How many rows SQLite may pass over by itself in one turn: some milliseconds of everybody's time.
-REPLAY_SPAN = 10_000
 DRAIN_SEC = 2.0
 # Enough for thousands of subscribers, and what macOS grants without asking the administrator.
 DESCRIPTORS = 10_240
@@ -71,24 +68,30 @@ class Hub:
         self._loop = loop
         self._idle_exit = idle_exit
         self._started = time.monotonic()
-        self._fanout = Fanout()
+        self._delivery = Delivery(log)
+        self._fanout = Fanout(self._delivery, time.monotonic)
         self._connections: set[Connection] = set()
         self._awaiting: dict[Connection, float] = {}
-        self._replaying: deque[Connection] = deque()
-        # A replaying subscriber is read for only while less than this waits in its queue: a backlog of any size fits.
-        self._replay_ahead = min(256 * 1024, settings.queue_bytes // 4)
-        self._ahead: list[Connection] = []
-        self._replay_scheduled = False
-        self._pump_scheduled = False
         self._timers: list[asyncio.TimerHandle] = []
         self._idle_timer: asyncio.TimerHandle | None = None
         self._place = Place(settings, log)  # before anything is read: another hub may serve this store
-        self.feed = Feed(settings, log)
+        self.feed = Feed(settings, log, self._on_replaced)
+        self._replay = Replay(
+            loop,
+            self.feed,
+            self._delivery,
+            # Of a backlog of any size little waits in memory.
+            ahead_bytes=min(256 * 1024, settings.queue_bytes // 4),
+            go_live=self._go_live,
+            pump=self.pump,
+        )
+        self._live = Live(loop, self.feed, self._fanout, self._replay, self._connections)
         self.listeners = self._place.listen()
         self._doorbell = Doorbell(loop, self.listeners, self.pump)
         self.stopped: asyncio.Future[None] = loop.create_future()
         self._emptied: asyncio.Future[None] | None = None
         loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
+        loop.set_exception_handler(self._on_loop_fault)
         self._heartbeats = Heartbeats(loop, self._beat)
         self._every(PRUNE_EVERY_SEC, lambda: self.feed.maintain(loop))
         if interval := watchdog_interval():
@@ -155,44 +158,54 @@ class Hub:
                 return
             connection.close()
 
-    def on_subscribed(self, connection: Connection, subscription: Subscription) -> None:
+    def on_subscribed(self, connection: Connection) -> None:
         """Answer, and start the replay or go live. The ack is queued first: nothing can come before it."""
         self._awaiting.pop(connection, None)
-        session = connection.session
+        session, subscription = connection.session, connection.session.subscription
+        if session.state != REPLAY or subscription is None:
+            return
         caught_up_at = None
-        session.horizon = self.feed.newest_seq()
-        if subscription.since is None:
-            session.cursor = session.horizon  # what was committed before the subscription is past
-        else:
-            session.cursor = self.feed.cursor_of(subscription.since)
-            caught_up_at = self.feed.id_at(session.horizon) or subscription.since
+        try:
+            self._live.begin()
+            session.horizon = self.feed.newest_seq()
+            if subscription.since is None:
+                session.cursor = session.horizon  # what was committed before the subscription is past
+            else:
+                session.cursor = self.feed.cursor_of(subscription.since)
+                caught_up_at = self.feed.id_at(session.horizon) or subscription.since
+        except StoreError as error:
+            self._replay.failed(connection, error, self.on_subscribed)
+            return
+        session.failures = 0
         served = (self._settings.store, __version__)
         session.push(wire.encode(wire.ack_frame(caught_up_at, subscription.heartbeat_sec, served=served)))
         self._heartbeats.add(connection, subscription.heartbeat_sec)
-        self._replay_turn(connection)
+        self._replay.serve(connection)
 
     def on_drained(self, connection: Connection) -> None:
-        if connection.session.state == REPLAY:
-            self._queue_replay(connection)
+        self._replay.queue(connection)
+
+    def on_fault(self, connection: Connection, error: Exception) -> None:
+        self._delivery.abandon(connection, error)
 
     def on_closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._awaiting.pop(connection, None)
         self._fanout.discard(connection)
         self._heartbeats.discard(connection)
+        self._replay.discard(connection)
         if not self._connections:
             self._now_alone()
 
     def _now_in_company(self) -> None:
-        """The first one came: nothing was read while nobody was here, and nothing of that is owed to anybody."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
-        self.feed.skip()
         self._sweep.start()
 
     def _now_alone(self) -> None:
         """Nobody is connected: no more sweeps, so that an idle hub costs nothing; and the end, if it may leave."""
+        self._live.end()
         self._sweep.stop()
         if self._idle_exit is not None:
             self._idle_timer = self._loop.call_later(self._idle_exit, self.stop)
@@ -202,93 +215,35 @@ class Hub:
     # --- live --------------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
-        """Send what was committed since the last look. One page a turn, so that nobody waits on a flood."""
-        if self._deliver_page() and not self._pump_scheduled:
-            self._pump_scheduled = True
-            self._loop.call_soon(self._pump_on)
-
-    def _pump_on(self) -> None:
-        self._pump_scheduled = False
-        self.pump()
-
-    def _deliver_page(self) -> bool:
-        """Read one page and fan it out. True when there may be more. With nobody here, nothing is read."""
-        if not self._connections:
-            return False
-        page = self.feed.next_page(LIVE_PAGE)
-        if page is None:
-            return False
-        if not page:  # pruned rows leave nothing to read: what was the newest row is passed all the same
-            self.feed.cursor = max(self.feed.cursor, *(one.session.horizon for one in self._ahead), 0)
-        for connection in self._fanout.deliver(frame for _seq, frame in page):
-            self._settle(connection)
-        while self._ahead:
-            self._queue_replay(self._ahead.pop())
-        return len(page) == LIVE_PAGE
+        """Send what was committed since the last look."""
+        self._live.pump()
 
     def _settle(self, connection: Connection) -> None:
-        if connection.session.state == CLOSING:
+        if connection.session.state >= CLOSING:
             self._fanout.discard(connection)
         connection.flush()
 
-    # --- replay ------------------------------------------------------------------------------------------------------
-
-    def _queue_replay(self, connection: Connection) -> None:
-        self._replaying.append(connection)
-        if not self._replay_scheduled:
-            self._replay_scheduled = True
-            self._loop.call_soon(self._replay)
-
-    def _replay(self) -> None:
-        """One page for one subscriber a turn of the loop: live events and other replays go on between."""
-        self._replay_scheduled = False
-        if self._replaying:
-            connection = self._replaying.popleft()
-            if connection.session.state == REPLAY:
-                self._replay_turn(connection)
-        if self._replaying and not self._replay_scheduled:
-            self._replay_scheduled = True
-            self._loop.call_soon(self._replay)
-
-    def _replay_turn(self, connection: Connection) -> None:
-        """Read one page after the session's cursor; when it has all that live has read, join live in the same step."""
-        session, goal = connection.session, self.feed.cursor
-        if session.cursor < goal:
-            self._replay_page(connection, goal)
-        ready = session.state == REPLAY and session.cursor >= goal
-        if ready and goal >= session.horizon:
-            self._go_live(connection)
-        connection.flush()
-        if ready and session.state == REPLAY:  # live has not read yet what was committed when this one came
-            self._ahead.append(connection)
-            self.pump()
-        elif session.state == REPLAY and session.queued_bytes < self._replay_ahead:
-            self._queue_replay(connection)
-
-    def _replay_page(self, connection: Connection, goal: int) -> None:
-        """Queue what one page holds for this subscriber, and stop early where its queue is full enough."""
-        session, predicate = connection.session, connection.predicate
-        where = condition_of(predicate.as_object) if predicate else None
-        window = min(goal, session.cursor + REPLAY_SPAN) if where else goal
-        page = self.feed.page(session.cursor, REPLAY_PAGE, window, where)
-        if page is None:  # the store cannot be read now: this subscriber comes back with its cursor
-            session.close()
-            return
-        for seq, frame in page:
-            if wants(predicate, frame):
-                connection.push(wire.encode_event(frame))
-                if session.queued_bytes >= self._replay_ahead:
-                    session.cursor = seq
-                    return
-        session.cursor = page[-1][0] if len(page) == REPLAY_PAGE else window
+    def _on_replaced(self, common: int) -> None:
+        """Another file has the store's place: what is known of rows after `common` was of the old one."""
+        for connection in self._connections:
+            connection.session.rebase(common)
 
     def _go_live(self, connection: Connection) -> None:
         connection.session.state = LIVE
-        self._fanout.add(connection)
+        if not connection.is_slow:
+            self._fanout.add(connection)
         subscription = connection.session.subscription
         if subscription is not None and subscription.caught_up:
             connection.session.push(wire.encode(self._heartbeat_frame(live=True, caught_up=True)))
         connection.session.subscription = None  # its predicate is kept by the connection; the rest has been said
+
+    def _on_loop_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised what nothing here expects: the loop goes on, and so does everybody else."""
+        error = context.get("exception")
+        if isinstance(error, BaseException):
+            self._delivery.fault("a fault of the hub's own; please report it", error)
+        else:
+            log(str(context.get("message")))
 
     # --- timers ------------------------------------------------------------------------------------------------------
 
@@ -316,7 +271,7 @@ class Hub:
 
     def _swept(self) -> None:
         """Somebody may have committed and not rung."""
-        if self.feed.changed() or self._ahead:
+        if self.feed.changed() or self._replay.horizon:
             self.pump()
 
     def _heartbeat_frame(self, *, live: bool, caught_up: bool = False) -> Mapping[str, Any]:
@@ -356,7 +311,7 @@ class Hub:
         self._idle_exit = None
         self.feed.stop()
         deadline = time.monotonic() + DRAIN_SEC
-        while self._deliver_page() and time.monotonic() < deadline:
+        while self._live.deliver_page() and time.monotonic() < deadline:
             pass
         for connection in list(self._connections):
             if connection.session.state == AWAITING:

@@ -10,10 +10,14 @@ from waitbus import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from waitbus.predicate import Predicate
     from waitbus.wire import Subscription
 
-# A session moves only down this list. AWAITING its first frame; REPLAY from the store; LIVE; CLOSING: what is queued
-# goes out, then the connection ends; CLOSED: nothing more goes out.
+# A session moves down this list. AWAITING its first frame; REPLAY from the store; LIVE, and back to REPLAY when it
+# falls behind; CLOSING: what is queued goes out, then the connection ends; CLOSED: nothing more goes out.
 AWAITING, REPLAY, LIVE, CLOSING, CLOSED = range(5)
 
 # How many buffers one send may gather: the kernel's IOV_MAX is 1,024 on Linux and macOS.
@@ -26,9 +30,11 @@ class Session:
     __slots__ = (
         "_decoder",
         "_head_sent",
+        "_held_bytes",
         "_limit",
         "_queue",
         "cursor",
+        "failures",
         "horizon",
         "queued_bytes",
         "state",
@@ -42,11 +48,14 @@ class Session:
         self.cursor = 0
         # The newest seq when the subscription came: live begins no earlier than there.
         self.horizon = 0
+        # How many reads of the store for this session failed in a row.
+        self.failures = 0
         self.queued_bytes = 0
         self._limit = limit_bytes
         self._decoder: wire.Decoder | None = wire.Decoder()
         self._queue: list[bytes] = []
         self._head_sent = 0
+        self._held_bytes = 0
 
     def receive(self, data: bytes) -> Subscription | None:
         """Take bytes of the peer. Returns its subscription once, when the first frame is whole and good.
@@ -61,7 +70,8 @@ class Session:
             if not bodies:
                 return None
             self._decoder = None
-            self.subscription = wire.parse_subscription(wire.decode(bodies[0]))
+            subscription = wire.first_frame(bodies[0])
+            self._charge(subscription.predicate)
         except wire.Rejected as rejected:
             self._enqueue(wire.encode(rejected.frame))
             self.state = CLOSING
@@ -70,17 +80,43 @@ class Session:
             self.state = CLOSED
             return None
         self.state = REPLAY
-        return self.subscription
+        self.subscription = subscription
+        return subscription
+
+    def _charge(self, predicate: Predicate | None) -> None:
+        """Charge the predicate to the account. Raises `Rejected` when it leaves too little for events."""
+        self._held_bytes = predicate.weight if predicate is not None else 0
+        if self._held_bytes > self._limit // 2:
+            raise wire.Rejected(
+                "match", "the predicate takes more than half of [hub] queue_bytes: compare fewer values"
+            )
+
+    def rebase(self, seq: int) -> None:
+        """The store was replaced by a file that holds the same rows up to `seq` and no further."""
+        self.cursor = min(self.cursor, seq)
+        self.horizon = min(self.horizon, seq)
 
     def push(self, frame: bytes) -> bool:
         """Queue one frame. False when that passes the bound: the session is then evicted and CLOSING."""
         if self.state not in (REPLAY, LIVE):
             return False
-        if self.queued_bytes + len(frame) > self._limit:
+        if self._held_bytes + self.queued_bytes + len(frame) > self._limit:
             self._evict()
             return False
         self._enqueue(frame)
         return True
+
+    def reject(self, frame: Mapping[str, Any]) -> None:
+        """Say a last word after what is queued, then end."""
+        if self.state in (REPLAY, LIVE):
+            self._enqueue(wire.encode(frame))
+            self.state = CLOSING
+
+    def abort(self) -> None:
+        """End at once: what is queued is dropped."""
+        self._queue.clear()
+        self.queued_bytes = self._head_sent = 0
+        self.state = CLOSED
 
     def close(self) -> None:
         """Let what is queued go out, then end."""

@@ -1,0 +1,207 @@
+"""Subscribers that are served from the store: those that asked for the past, and those that fell behind live.
+
+Each reads a page a turn, bounded in rows, bytes and time, so that live events and all others go on between. It joins
+live when it has all that live has read. This file is handed what it calls: it knows no server.
+"""
+
+from __future__ import annotations
+
+import time
+
+from waitbus import wire
+from waitbus.hub.delivery import Parcel
+from waitbus.hub.fanout import SLOW_SEC
+from waitbus.hub.session import LIVE, REPLAY
+from waitbus.store.errors import StoreDamaged, StoreError
+from waitbus.store.prefilter import condition_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from waitbus.hub.connection import Connection
+    from waitbus.hub.delivery import Delivery
+    from waitbus.hub.feed import Feed
+
+    class Loop(Protocol):
+        """What is used of an event loop."""
+
+        def call_soon(self, callback: Callable[[], object]) -> object: ...
+        def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> object: ...
+
+
+PAGE_ROWS = 100
+PAGE_CHARS = 256 << 10
+# A turn ends after so long, in seconds, whatever its page still holds.
+TURN_SEC = 0.010
+# How many rows SQLite may pass over by itself in one turn: as many as it does in that time, within these bounds.
+SPAN_MIN, SPAN_MAX = 100, 10_000
+# A read that fails is tried again after so long, in seconds, and so often in all before the subscriber is told.
+RETRY_SEC = 0.25
+TRIES = 32
+TRIES_DAMAGED = 2
+
+
+class Lane:
+    """Turns, one at a time, for those who wait in it. A lane that rests leaves others as much time as it took."""
+
+    __slots__ = ("_loop", "_rests", "_scheduled", "_serve", "_waiting")
+
+    def __init__(self, loop: Loop, serve: Callable[[Connection], object], *, rests: bool = False) -> None:
+        self._loop = loop
+        self._serve = serve
+        self._rests = rests
+        self._waiting: dict[Connection, None] = {}
+        self._scheduled = False
+
+    def add(self, connection: Connection) -> None:
+        self._waiting[connection] = None
+        self._schedule(0.0)
+
+    def _schedule(self, delay: float) -> None:
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            if delay:
+                self._loop.call_later(delay, self._turn)
+            else:
+                self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        connection = next(iter(self._waiting))
+        del self._waiting[connection]
+        began = time.monotonic()
+        try:
+            self._serve(connection)
+        finally:
+            self._schedule(time.monotonic() - began if self._rests else 0.0)
+
+
+class Replay:
+    """Serves from the store. `ahead_bytes`: a subscriber is read for only while less than that waits in its queue.
+
+    `go_live` takes over a subscriber that has all; `pump` makes live read what was committed.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        feed: Feed,
+        delivery: Delivery,
+        *,
+        ahead_bytes: int,
+        go_live: Callable[[Connection], object],
+        pump: Callable[[], object],
+    ) -> None:
+        self._loop = loop
+        self._feed = feed
+        self._delivery = delivery
+        self._ahead_bytes = ahead_bytes
+        self._go_live = go_live
+        self._pump = pump
+        self._lane = Lane(loop, self.serve)
+        self._slow_lane = Lane(loop, self.serve, rests=True)
+        self._span = SPAN_MAX // 10
+        # Those that know of more than live has read yet, and slow ones that have all that it has.
+        self._ahead: list[Connection] = []
+        self._parked: set[Connection] = set()
+
+    def queue(self, connection: Connection) -> None:
+        """Give a subscriber a turn, if it still has something to read."""
+        if connection.session.state == REPLAY:
+            (self._slow_lane if connection.is_slow else self._lane).add(connection)
+
+    def fall_behind(self, connection: Connection, seq: int) -> None:
+        """A live subscriber that has all up to `seq` is served from here, until it has caught up."""
+        if connection.session.state == LIVE:
+            connection.session.state = REPLAY
+            connection.session.cursor = seq
+            self.queue(connection)
+
+    def discard(self, connection: Connection) -> None:
+        self._parked.discard(connection)
+
+    @property
+    def horizon(self) -> int:
+        """The newest seq that somebody here knows of and waits for live to read; 0 when nobody does."""
+        return max((connection.session.horizon for connection in self._ahead), default=0)
+
+    def wake(self) -> None:
+        """Live has read on."""
+        ahead, self._ahead = self._ahead, []
+        parked, self._parked = self._parked, set()
+        for connection in parked:
+            if connection.session.state == LIVE:
+                connection.session.state = REPLAY
+        for connection in (*ahead, *parked):
+            self.queue(connection)
+
+    def serve(self, connection: Connection) -> None:
+        """One turn: read a page after the session's cursor; who then has all that live has read joins it at once."""
+        session, goal = connection.session, self._feed.cursor
+        if session.state != REPLAY:
+            return
+        try:
+            if session.cursor < goal:
+                self._read(connection, goal)
+                session.failures = 0
+        except StoreError as error:
+            self.failed(connection, error, self.queue)
+            return
+        except Exception as error:
+            self._delivery.abandon(connection, error)
+        ready = session.state == REPLAY and session.cursor >= goal
+        if ready and goal >= session.horizon:
+            self._go_live(connection)
+            if connection.is_slow:
+                self._parked.add(connection)
+        connection.flush()
+        if ready and session.state == REPLAY:
+            self._ahead.append(connection)
+            self._pump()
+        elif session.queued_bytes < self._ahead_bytes:
+            self.queue(connection)
+
+    def _read(self, connection: Connection, goal: int) -> None:
+        """Queue what one page holds for this subscriber, and stop early where its queue is full enough."""
+        session, predicate = connection.session, connection.predicate
+        where = condition_of(predicate.as_object) if predicate else None
+        window = min(goal, session.cursor + self._span) if where else goal
+        began = time.monotonic()
+        page = self._feed.page(session.cursor, PAGE_ROWS, upto=window, where=where, max_chars=PAGE_CHARS)
+        now = time.monotonic()
+        if where:
+            self._adapt(now - began)
+        connection.rest()
+        for seq, frame in page.rows:
+            self._delivery.offer(connection, Parcel(seq, frame))
+            session.cursor = seq
+            then, now = now, time.monotonic()
+            if now - then > SLOW_SEC:
+                connection.slow()
+            if session.queued_bytes >= self._ahead_bytes or now - began > TURN_SEC:
+                return
+        session.cursor = page.end
+
+    def _adapt(self, spent: float) -> None:
+        if spent > TURN_SEC:
+            self._span = max(SPAN_MIN, self._span // 2)
+        elif spent < TURN_SEC / 4:
+            self._span = min(SPAN_MAX, self._span * 2)
+
+    def failed(self, connection: Connection, error: StoreError, again: Callable[[Connection], object]) -> None:
+        """A read for this subscriber failed: try `again` in a while, or tell it the truth and end its subscription.
+
+        A store that is busy, or that cannot be read for a moment, is waited for; damage is looked at twice.
+        """
+        self._feed.complain(error)
+        session = connection.session
+        session.failures += 1
+        damaged = isinstance(error, StoreDamaged)
+        if session.failures >= (TRIES_DAMAGED if damaged else TRIES):
+            connection.reject(wire.store_frame(str(error), damaged=damaged))
+            return
+        if damaged:
+            self._feed.reopen()
+        self._loop.call_later(RETRY_SEC, again, connection)
