@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from waitbus import wire
 from waitbus.client.core import CAUGHT_UP, CLOSE_HEARTBEAT_SEC, GRACE_SEC, HubError, Stream, Truncated, since_ulid
-from waitbus.event import ULID_MIN, Event, encode_ulid, ulid_at
+from waitbus.event import HISTORY_METHODS, ULID_MIN, Event, encode_ulid, ulid_at
 from waitbus.predicate import Predicate
 from waitbus.settings import SettingsError
 
@@ -191,6 +191,34 @@ class TestItems:
                 items += stream.feed(raw[begin:end], 0)
         assert ids(items) == [event_id(number) for number in dict.fromkeys(numbers)]
         assert items[-1] is CAUGHT_UP
+
+
+class TestHistory:
+    """What was imported or back-filled is no news, whatever connection replays it."""
+
+    def replayed(self, since: str | None, happened_ns: int, method: str) -> bool:
+        stream = Stream(since=since)
+        opened(stream, MARKER)
+        stream.lost(0)
+        past = event(5, ingest_method=method) | {"received_at": happened_ns}
+        got = ids(opened(stream, past, event(6)))
+        assert got[-1] == event_id(6)
+        assert stream.cursor == event_id(6)
+        return got[:-1] == [event_id(5)]
+
+    @pytest.mark.parametrize("method", HISTORY_METHODS)
+    def test_it_is_given_where_the_past_was_asked_for_and_goes_by_its_own_time(self, method: str) -> None:
+        hour = 3600 * 1_000_000_000
+        assert not self.replayed(None, NOW_NS, method)
+        assert not self.replayed(None, NOW_NS - hour, method)
+        assert not self.replayed(ulid_at(NOW_NS - hour), NOW_NS - 2 * hour, method)
+        assert self.replayed(ulid_at(NOW_NS - 2 * hour), NOW_NS - hour, method)
+        assert self.replayed(ULID_MIN, 0, method)
+        assert self.replayed(event_id(1), 0, method)
+
+    def test_nothing_else_goes_by_its_own_time(self) -> None:
+        assert self.replayed(None, 0, "manual")
+        assert self.replayed(ulid_at(NOW_NS), 0, "webhook")
 
 
 class TestOldDaemon:

@@ -69,3 +69,21 @@ def test_an_interrupted_fetch_loses_nothing_and_moves_no_bookmark(
                 next(events)
         assert bookmark.read_text() == began
         assert [next(events).event_id for _ in told] == told
+
+
+@pytest.mark.parametrize(("since", "given"), [("start", True), ("1h", False)])
+def test_history_that_was_not_asked_for_is_not_given_however_large(hub: HubProcess, since: str, given: bool) -> None:
+    """A frame that says only that there is an event does not say of when it is."""
+    large = emit(
+        EventInsert(source="test", event_type="t", fields={"tail": "x" * 70_000}, ingest_method="import", received_at=1)
+    )
+    news = emit(EventInsert(source="test", event_type="t"))
+    expected = [large.event.event_id, news.event.event_id][0 if given else 1 :]
+
+    async def consume() -> list[str]:
+        async with asubscribe(since=since, timeout=PATIENCE) as events:
+            return [(await anext(events)).event_id for _ in expected]
+
+    with subscribe(since=since, timeout=PATIENCE) as events:
+        assert [next(events).event_id for _ in expected] == expected
+    assert asyncio.run(consume()) == expected

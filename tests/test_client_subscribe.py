@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -31,8 +32,8 @@ def make(number: int, **fields: Any) -> EventInsert:
     return EventInsert(source="test", event_type="test", fields={"n": number, **fields})
 
 
-def tell(*numbers: int) -> list[Event]:
-    return [emit(make(number)).event for number in numbers]
+def tell(*numbers: int, **more: Any) -> list[Event]:
+    return [emit(EventInsert(source="test", event_type="test", fields={"n": n}, **more)).event for n in numbers]
 
 
 def take(events: Subscription, count: int) -> list[int]:
@@ -398,15 +399,36 @@ class TestBookmark:
         events = subscribe(since="start", bookmark="mine", timeout=PATIENCE)
         (event,) = [next(events)]
         kept = Path(settings.state_dir) / "bookmarks" / "mine"
-        inode = kept.stat().st_ino
+        before = kept.open()  # nobody else gets its inode
         tell(2)
         next(events)
         events.close()
-        assert kept.read_text() == f"{event.event_id}\n"
+        assert kept.read_text().split()[0] == event.event_id
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
         assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
-        assert kept.stat().st_ino != inode
+        with before:
+            assert kept.stat().st_ino != os.fstat(before.fileno()).st_ino
         assert [path.name for path in kept.parent.iterdir()] == ["mine"]
+
+    def test_history_is_no_news_to_one_that_was_live(self, hub: HubProcess) -> None:
+        """As it is none to a subscriber that stays connected while it is imported."""
+        subscribe(bookmark="mine").close()
+        tell(1, ingest_method="import", received_at=time.time_ns())
+        tell(2)
+        with subscribe(bookmark="mine", timeout=PATIENCE) as events:
+            assert take(events, 1) == [2]
+
+    @pytest.mark.parametrize(("since", "expected"), [("start", [1, 2, 3, 4]), ("1h", [1, 3, 4])])
+    def test_history_that_was_asked_for_is_given_to_the_end(
+        self, hub: HubProcess, since: str, expected: list[int]
+    ) -> None:
+        tell(1)
+        tell(2, ingest_method="backfill", received_at=1)
+        tell(3, ingest_method="backfill", received_at=time.time_ns())
+        tell(4)
+        for place in range(len(expected) - 1):
+            with subscribe(since=since, bookmark="mine", timeout=PATIENCE) as events:
+                assert take(events, 2) == expected[place : place + 2]
 
     def test_a_path_is_taken_as_it_is(self, hub: HubProcess, settings: Settings, bus_dir: Path) -> None:
         path = bus_dir / "elsewhere"

@@ -195,7 +195,7 @@ def happened_ms(frame: Mapping[str, Any]) -> int:
     """When an event counts as new, in milliseconds since the epoch: `received_at` of history, else its id's time."""
     if not is_history(frame):
         return ulid_ms(frame["event_id"])
-    received_at = frame["received_at"]
+    received_at = frame.get("received_at")
     return received_at // 1_000_000 if type(received_at) is int else 0
 
 

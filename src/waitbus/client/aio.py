@@ -128,10 +128,11 @@ class AsyncSubscription:
         from waitbus.client.fetch import from_store
 
         try:
-            return await self._in_thread(from_store, self._settings, item.event_id)
+            event = await self._in_thread(from_store, self._settings, item.event_id)
         except BaseException:  # a cancelled wait, or a store that fails just now: it is still to be given
             self._inbox.put_back(item)
             raise
+        return event if event is not None and self.stream.gives(event.as_frame()) else None
 
     async def _step(self, deadline: float | None) -> bool:
         """One connect or one read, no longer than `deadline`; what came is in the inbox. False when nothing came."""

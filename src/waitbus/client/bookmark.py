@@ -5,6 +5,7 @@ It is written when the consumer asks for the next event: a crash repeats the las
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -33,10 +34,11 @@ class BookmarkError(WaitbusError):
 class Bookmark:
     """One cursor in one file (0600). One consumer at a time: two would take turns in overwriting it.
 
-    A bare name lives in ``STATE/bookmarks``; anything with a slash is a path, whose directory must be there.
+    A bare name lives in ``STATE/bookmarks``; anything with a slash is a path, whose directory must be there. After the
+    cursor stands from when on history is still to be given (`Stream.history_from`), unless all of it is.
     """
 
-    __slots__ = ("_saved", "path")
+    __slots__ = ("_saved", "history_from", "path")
 
     def __init__(self, settings: Settings, where: str | os.PathLike[str]) -> None:
         text = os.fspath(where)
@@ -52,47 +54,52 @@ class Bookmark:
             directory = os.path.join(settings.state_dir, "bookmarks")
             ensure_private_dir(directory)
             self.path = os.path.join(directory, text)
-        self._saved: str | None = None
+        self._saved: tuple[str, float] | None = None
+        self.history_from = 0.0
 
     def load(self) -> str | None:
         """The cursor, or None when there is no bookmark yet. Raises `BookmarkError` when the file holds no cursor."""
         try:
             with open(self.path, "rb") as file:
-                text = file.read(64).decode("ascii", "replace").strip()
+                text, *more = file.read(64).decode("ascii", "replace").split() or [""]
         except FileNotFoundError:
             return None
         except OSError as error:
             raise BookmarkError(f"cannot read the bookmark {self.path}: {error.strerror}") from None
         if not is_ulid(text):
             raise BookmarkError(f"{self.path} holds no event_id: remove it to begin anew")
-        self._saved = text
+        with contextlib.suppress(ValueError):
+            self.history_from = float(more[0]) if more else 0.0
+        self._saved = text, self.history_from
         return text
 
-    def save(self, cursor: str | None) -> None:
-        """Replace the file in one step. Nothing happens when the cursor is the one saved last."""
-        if cursor is None or cursor == self._saved:
+    def save(self, cursor: str | None, history_from: float = 0.0) -> None:
+        """Replace the file in one step. Nothing happens when it says this already."""
+        if cursor is None or (cursor, history_from) == self._saved:
             return
+        text = f"{cursor} {history_from:.0f}" if history_from else cursor
         new = f"{self.path}.new"
         try:
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                os.write(fd, f"{cursor}\n".encode())
+                os.write(fd, f"{text}\n".encode())
             finally:
                 os.close(fd)
             os.replace(new, self.path)
         except OSError as error:
             raise BookmarkError(f"cannot write the bookmark {self.path}: {error.strerror}") from None
-        self._saved = cursor
+        self._saved = cursor, history_from
 
 
 class Inbox:
     """What was read and not yet asked for; with a bookmark, the one that follows what was."""
 
-    __slots__ = ("_bookmark", "_items", "_stream", "taken")
+    __slots__ = ("_bookmark", "_history_from", "_items", "_stream", "taken")
 
     def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
         self._stream = stream
         self._bookmark = bookmark
+        self._history_from = stream.history_from
         self._items: deque[Item] = deque()
         # The last event that was given out.
         self.taken: str | None = None
@@ -117,6 +124,8 @@ class Inbox:
             if not isinstance(item, CaughtUp):
                 self.taken = item.event_id
                 return item
+            # All that was there has been given: what is imported or back-filled from now on is not news.
+            self._history_from = float("inf")
         self._save(self._stream.resume_at)
         return None
 
@@ -133,7 +142,7 @@ class Inbox:
 
     def _save(self, cursor: str | None) -> None:
         if self._bookmark is not None:
-            self._bookmark.save(cursor)
+            self._bookmark.save(cursor, self._history_from)
 
 
 def prepare(
@@ -146,5 +155,11 @@ def prepare(
     """What both faces make of the arguments they share."""
     kept = None if bookmark is None else Bookmark(settings, bookmark)
     now = time.time_ns()
-    stream = Stream(all_of(predicates, source), (kept and kept.load()) or since_ulid(since, now), now % 1000 / 1000)
+    cursor = None if kept is None else kept.load()
+    stream = Stream(
+        all_of(predicates, source),
+        cursor or since_ulid(since, now),
+        now % 1000 / 1000,
+        history_from=None if kept is None or cursor is None else kept.history_from,
+    )
     return stream, Inbox(stream, kept)

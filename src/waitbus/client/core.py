@@ -7,7 +7,17 @@ Sans-I/O: nothing here may know a socket, a clock or a file. Times are handed in
 from __future__ import annotations
 
 from waitbus import wire
-from waitbus.event import ULID_MIN, Event, WaitbusError, is_ulid, one_line, ulid_at
+from waitbus.event import (
+    ULID_MIN,
+    Event,
+    WaitbusError,
+    happened_ms,
+    is_history,
+    is_ulid,
+    one_line,
+    ulid_at,
+    ulid_ms,
+)
 from waitbus.settings import SettingsError, parse_duration
 
 TYPE_CHECKING = False
@@ -35,6 +45,7 @@ _STARTS_MAX = 3
 _HEARTBEAT_MAX_SEC = 3600.0
 # How many event_ids are remembered against a repeat, when a cursor that was pruned is resolved by its time.
 _RECENT_MAX = 256
+_NO_CHANCE = "0" * 16
 
 
 class HubError(WaitbusError):
@@ -87,6 +98,7 @@ class Stream:
         "acked",
         "asked_at",
         "cursor",
+        "history_from",
         "live",
         "predicate",
         "read_until",
@@ -99,6 +111,7 @@ class Stream:
         since: str | None = None,
         jitter: float = 0.0,
         heartbeat_sec: int | None = None,
+        history_from: float | None = None,
     ) -> None:
         self.predicate = predicate
         # The event_id after which the next connection replays; None before there is any: live only.
@@ -117,6 +130,11 @@ class Stream:
         self._catch_up_at: str | None = None
         self._decoder: wire.Decoder | None = None
         self._failures = 0
+        # History of before this (in ms since the epoch) is not given, although a later connection replays it: all of it
+        # where only news was asked for, none where an event says from which place on; a bookmark knows what was asked.
+        if history_from is None:
+            history_from = float("inf") if since is None else ulid_ms(since) if is_time(since) else 0
+        self.history_from = history_from
         # How often the hub is asked to be heard: see `CLOSE_HEARTBEAT_SEC`. None: as often as it likes.
         self._heartbeat_sec = heartbeat_sec
         self._local = False
@@ -268,12 +286,16 @@ class Stream:
     def _on_event(self, frame: Mapping[str, Any], items: list[Item]) -> None:
         if not self._is_new(frame) or not isinstance(frame.get("fields"), dict):
             return
-        if not self._local or self.predicate is None or self.predicate(frame):
+        if self.gives(frame) and (not self._local or self.predicate is None or self.predicate(frame)):
             try:
                 items.append(Event.from_frame(frame))
             except KeyError:
                 return
         self._reached(frame["event_id"], items)
+
+    def gives(self, frame: Mapping[str, Any]) -> bool:
+        """Whether an event is among what was asked for: news is, and history as far back as `since` says."""
+        return not is_history(frame) or happened_ms(frame) >= self.history_from
 
     def _is_new(self, frame: Mapping[str, Any]) -> bool:
         """Whether the frame names an event not seen yet, which then is the cursor."""
@@ -313,6 +335,11 @@ class Stream:
             raise HubError(f"the hub refused the subscription: {one_line(str(word))}")
         self._failures = 0
         self.lost(now)
+
+
+def is_time(cursor: str) -> bool:
+    """Whether a cursor is a point in time, as `ulid_at` makes them, and not an event's id."""
+    return cursor.endswith(_NO_CHANCE)
 
 
 def since_ulid(since: str | None, unix_ns: int) -> str | None:

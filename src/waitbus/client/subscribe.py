@@ -130,7 +130,8 @@ class Subscription:
             return item if isinstance(item, Event) else None
         from waitbus.client.fetch import from_store
 
-        return from_store(self._settings, item.event_id)
+        event = from_store(self._settings, item.event_id)
+        return event if event is not None and self.stream.gives(event.as_frame()) else None
 
     def untold(self) -> Iterator[Event]:
         """What the store has that matches and did not come yet, each event once: nothing, unless the hub is behind."""
@@ -138,7 +139,7 @@ class Subscription:
 
         cursor = self.stream.resume_at
         for event in () if cursor is None else committed_after(self._settings, cursor, self.stream.predicate):
-            if event.event_id not in self._found:
+            if event.event_id not in self._found and self.stream.gives(event.as_frame()):
                 if len(self._found) >= _FOUND_MAX:
                     self._found.clear()
                 self._found.add(event.event_id)
