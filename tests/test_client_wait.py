@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -25,7 +27,7 @@ from waitbus.store.errors import StoreError
 from waitbus.verdict import CommitRuns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from waitbus.client.core import Item
 
@@ -101,7 +103,7 @@ class Bench:
         self.wait.lost()
 
     def tick(self) -> int | None:
-        return self.says(self.wait.tick(self.clock.now))
+        return self.says(self.wait.tick())
 
     def sleep(self, seconds: float) -> int | None:
         """Let time pass the way `run` does: from one `due` to the next."""
@@ -112,6 +114,8 @@ class Bench:
                 self.clock.now = end
                 return None
             self.clock.now = max(due, self.clock.now)
+            if self.wait.must_give_up(self.clock.now):
+                return self.says(self.wait.timed_out())
             looks = self.wait.must_look(self.clock.now)
             self.looks += looks
             code = self.go_live() if looks and self.hub else self.tick()
@@ -194,6 +198,7 @@ class TestConditions:
 class TestDeadline:
     def test_time_runs_out_with_124(self) -> None:
         bench = Bench(Conditions([leaf("n=1")]), timeout=30)
+        bench.go_live()
         assert bench.sleep(29.9) is None
         assert bench.sleep(1) == 124
         assert bench.clock.now == 1030
@@ -204,15 +209,53 @@ class TestDeadline:
         bench = Bench(Conditions([leaf("n=1")]), timeout=30)
         bench.go_live()
         bench.lose_hub()
-        assert bench.sleep(30) == 124
+        assert bench.sleep(29.9) is None
+        assert bench.sleep(1) == 124
+        assert bench.clock.now == 1030 + LATE_SEC
+
+    def test_so_it_does_where_none_was_ever_heard(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]), timeout=30)
+        assert bench.sleep(31) == 124
+        assert bench.clock.now == 1030 + LATE_SEC
+
+    def test_the_hub_is_first_asked_what_was_committed_before(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]), timeout=30)
+        bench.go_live()
+        bench.clock.now += 30
+        assert bench.wait.must_look(1030)
+        assert bench.feed(age=0.5, n=1) == 0
+
+    def test_however_late_it_is_seen_the_hub_has_its_time_to_answer(self) -> None:
+        """A process that was stopped past its deadline."""
+        bench = Bench(Conditions([leaf("n=1")]), timeout=30)
+        bench.go_live()
+        assert bench.wait.must_look(1100)
+        assert not bench.wait.must_look(1100)
+        assert not bench.wait.must_give_up(1100)
+        assert bench.wait.due() == 1100 + LATE_SEC
+        assert bench.wait.must_give_up(1100 + LATE_SEC)
+
+    def test_an_answer_to_an_earlier_question_is_none(self) -> None:
+        """What was replayed until after the deadline was asked for before it."""
+        bench = Bench(Conditions([leaf("n=1")]), timeout=30)
+        bench.clock.now += 31
+        bench.caught_up(1029)
+        assert bench.tick() is None
+        assert bench.wait.must_look(bench.clock.now)
+        assert bench.go_live() == 124
 
     def test_zero_looks_at_what_is_there_and_ends_where_live_begins(self) -> None:
         bench = Bench(Conditions([leaf("n=1")]), timeout=0)
-        assert bench.wait.due() is None
-        bench.clock.now += 5
-        assert bench.tick() is None
-        assert bench.feed(age=60, n=2) is None
+        for _ in range(10):
+            assert not bench.wait.must_give_up(bench.clock.now)
+            bench.clock.now += 0.9 * LATE_SEC
+            assert bench.feed(age=60, n=2) is None  # as long as something comes
         assert bench.go_live() == 124
+
+    def test_zero_gives_up_on_a_hub_that_says_nothing(self) -> None:
+        bench = Bench(Conditions([leaf("n=1")]), timeout=0)
+        assert bench.wait.due() == 1000 + LATE_SEC
+        assert bench.wait.must_give_up(1000 + LATE_SEC)
 
     def test_zero_finds_what_is_there(self) -> None:
         bench = Bench(Conditions([leaf("n=1")]), timeout=0)
@@ -220,16 +263,10 @@ class TestDeadline:
 
     def test_without_one_nothing_is_ever_due(self) -> None:
         bench = Bench(Conditions([leaf("n=1")]))
+        assert bench.wait.due() is None
         bench.go_live()
         assert bench.wait.due() is None
-
-    def test_what_is_there_to_be_read_is_read_first_though_not_for_ever(self) -> None:
-        bench = Bench(Conditions([leaf("n=1")]), timeout=30)
-        bench.go_live()
-        assert bench.wait.tick(1100, idle=False) is None
-        assert bench.wait.tick(1100 + LATE_SEC, idle=False) is not None
-        assert bench.wait.tick(1100, idle=True) is not None
-        assert bench.feed(n=1) == 0
+        assert not bench.wait.must_give_up(1e9)
 
 
 class TestFailIf:
@@ -668,7 +705,7 @@ class TestWaitFor:
             next(other)
             wait = Wait(Conditions([leaf("n=1")]), started=begun - 60, timeout=30)
             assert run(wait, subscription).code == 0
-            assert run(Wait(Conditions([leaf("n=1")]), started=begun - 60, timeout=30), subscription).code == 124
+            assert run(Wait(Conditions([leaf("n=9")]), started=begun - 60, timeout=30), subscription).code == 124
 
     def test_a_flood_does_not_keep_it_past_its_deadline(self, settings: Settings, hub: HubProcess) -> None:
         stop = threading.Event()
@@ -686,6 +723,74 @@ class TestWaitFor:
             finally:
                 stop.set()
                 flooding.join()
+
+
+@pytest.fixture
+def stopped(hub: HubProcess) -> Iterator[HubProcess]:
+    """A hub that hangs, once the test says so."""
+    yield hub
+    os.kill(hub.pid, signal.SIGCONT)
+
+
+class TestHubThatHangs:
+    """At the deadline the store answers in its stead."""
+
+    def test_a_match_committed_before_the_deadline_counts(self, settings: Settings, stopped: HubProcess) -> None:
+        with Subscription(Stream(leaf("n=1")), settings).open() as subscription:
+            os.kill(stopped.pid, signal.SIGSTOP)
+            emit(make(1))
+            wait = Wait(Conditions([leaf("n=1")]), started=time.monotonic(), timeout=0.1)
+            assert run(wait, subscription).code == 0
+
+    @pytest.mark.parametrize(("word", "code"), [("success", 124), ("failure", 1)])
+    def test_so_does_a_failed_run_but_no_silence(
+        self, settings: Settings, stopped: HubProcess, word: str, code: int
+    ) -> None:
+        rule = Commit(None, CommitRuns(), all_runs=True, settle=0.01)
+        with Subscription(Stream(rule.wanted()), settings).open() as subscription:
+            os.kill(stopped.pid, signal.SIGSTOP)
+            emit(EventInsert(source="ci", event_type="workflow_run", run_id=1, conclusion=word))
+            assert run(Wait(rule, started=time.monotonic(), timeout=0.1), subscription).code == code
+
+    @pytest.mark.parametrize(
+        ("rule", "code"),
+        [
+            (Conditions([leaf("n=1")]), 0),
+            (Conditions([leaf("n=2")]), 124),
+            (Conditions([leaf("n=1"), leaf("n=2")], every=True), 124),
+        ],
+    )
+    def test_who_looks_once_has_its_answer(
+        self, settings: Settings, stopped: HubProcess, rule: Conditions, code: int
+    ) -> None:
+        emit(make(1))
+        os.kill(stopped.pid, signal.SIGSTOP)
+        wait = Wait(rule, started=time.monotonic(), timeout=0)
+        with Subscription(Stream(wait.wanted(), ULID_MIN), settings) as subscription:
+            assert run(wait, subscription).code == code
+
+    @pytest.mark.parametrize(("word", "code"), [("success", 0), ("failure", 1), (None, 124)])
+    def test_runs_that_ended_long_ago_too(
+        self, settings: Settings, stopped: HubProcess, word: str | None, code: int
+    ) -> None:
+        status = "completed" if word else "queued"
+        emit(EventInsert(source="ci", event_type="workflow_run", run_id=1, conclusion=word, status=status))
+        os.kill(stopped.pid, signal.SIGSTOP)
+        wait = Wait(Commit(None, CommitRuns(), all_runs=True, settle=0.001), started=time.monotonic(), timeout=0)
+        with Subscription(Stream(wait.wanted(), ULID_MIN), settings) as subscription:
+            assert run(wait, subscription).code == code
+
+    def test_the_store_is_not_searched_for_ever(
+        self, settings: Settings, stopped: HubProcess, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Past its time the search ends; who looks once has all the time that it takes."""
+        emit_many(make(number) for number in range(3))
+        os.kill(stopped.pid, signal.SIGSTOP)
+        monkeypatch.setattr("waitbus.client.wait.LATE_SEC", 0.0)
+        for timeout, code in ((0.0, 0), (0.01, 124)):
+            wait = Wait(Conditions([leaf("n=2")]), started=time.monotonic(), timeout=timeout)
+            with Subscription(Stream(None, ULID_MIN), settings) as subscription:
+                assert run(wait, subscription).code == code
 
 
 class Deaf(Stream):
@@ -739,5 +844,6 @@ class TestSilence:
     def test_it_reads_on_from_the_cursor_in_commit_order(self, settings: Settings) -> None:
         first = emit(make(0)).event
         emit_many(make(number) for number in range(1, 250))
-        got = [event.fields["n"] for event in committed_after(settings, first.event_id, leaf("n>=100"))]
-        assert got == list(range(100, 250))
+        got = [frame["fields"]["n"] for frame in committed_after(settings, first.event_id, leaf("n>=100"))]
+        assert got == list(range(1, 250))
+        assert list(committed_after(settings, first.event_id, leaf("source=other"))) == []

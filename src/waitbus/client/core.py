@@ -297,6 +297,10 @@ class Stream:
         """Whether an event is among what was asked for: news is, and history as far back as `since` says."""
         return not is_history(frame) or happened_ms(frame) >= self.history_from
 
+    def wants(self, frame: Mapping[str, Any]) -> bool:
+        """Whether an event is one to be given, whoever tells it."""
+        return self.gives(frame) and (self.predicate is None or self.predicate(frame))
+
     def _is_new(self, frame: Mapping[str, Any]) -> bool:
         """Whether the frame names an event not seen yet, which then is the cursor."""
         event_id, recent = frame.get("event_id"), self._recent

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 
-from waitbus.event import Event
 from waitbus.settings import SettingsError
 from waitbus.store.open import StoreDamaged, StoreError, open_reader
 from waitbus.store.prefilter import condition_of
@@ -16,7 +15,9 @@ from waitbus.store.read import cursor_of, event_with_payload, last_seq, read_aft
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
+    from waitbus.event import Event
     from waitbus.predicate import Predicate
     from waitbus.settings import Settings
 
@@ -35,10 +36,11 @@ def from_store(settings: Settings, event_id: str) -> Event | None:
         conn.close()
 
 
-def committed_after(settings: Settings, cursor: str, wanted: Predicate | None) -> Iterator[Event]:
-    """The events after `cursor` that match, as far as they are committed now, in commit order.
+def committed_after(settings: Settings, cursor: str, wanted: Predicate | None) -> Iterator[dict[str, Any]]:
+    """The frames of all events after `cursor` that may match, as far as they are committed now, in commit order.
 
-    Gives nothing where there is no store, or none that we may read: the hub has looked. Raises `StoreDamaged`.
+    What cannot match by its columns is passed over; `wanted` is to be asked about the rest. Gives nothing where there
+    is no store, or none that we may read. Raises `StoreDamaged`.
     """
     if not os.path.exists(settings.db_path):
         return
@@ -54,8 +56,7 @@ def committed_after(settings: Settings, cursor: str, wanted: Predicate | None) -
         while seq < end:
             page = read_after(conn, seq, _PAGE, upto=end, where=where)
             for _, frame in page:
-                if wanted is None or wanted(frame):
-                    yield Event.from_frame(frame)
+                yield frame
             seq = page[-1][0] if len(page) == _PAGE else end
     finally:
         conn.close()

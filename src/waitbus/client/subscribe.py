@@ -134,16 +134,16 @@ class Subscription:
         return event if event is not None and self.stream.gives(event.as_frame()) else None
 
     def untold(self) -> Iterator[Event]:
-        """What the store has that matches and did not come yet, each event once: nothing, unless the hub is behind."""
+        """What the store has that is wanted and did not come, each event once: nothing, unless the hub is behind."""
         from waitbus.client.fetch import committed_after
 
-        cursor = self.stream.resume_at
-        for event in () if cursor is None else committed_after(self._settings, cursor, self.stream.predicate):
-            if event.event_id not in self._found and self.stream.gives(event.as_frame()):
+        stream, cursor = self.stream, self.stream.resume_at
+        for frame in () if cursor is None else committed_after(self._settings, cursor, stream.predicate):
+            if frame["event_id"] not in self._found and stream.wants(frame):
                 if len(self._found) >= _FOUND_MAX:
                     self._found.clear()
-                self._found.add(event.event_id)
-                yield event
+                self._found.add(frame["event_id"])
+                yield Event.from_frame(frame)
 
     def fileno(self) -> int:
         """The socket's descriptor, to be polled, until `stream.due`, before `receive`; -1 while unconnected."""

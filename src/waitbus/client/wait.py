@@ -1,7 +1,8 @@
 """When a wait is over, and how: one rule, a deadline, a way to fail. `wait_for` is its simplest use.
 
-`Wait` is a pure machine: no socket, no clock; times are handed in (`now` in seconds of a monotonic clock). `run` asks
-the hub anew where a silence is to decide and all is not known up to then, and looks at the store before it does.
+`Wait` is a pure machine: no socket, no clock; times are handed in (`now` in seconds of a monotonic clock). Whatever is
+decided by what did not come, a time-out too, is decided only when all that was committed up to then is known: `run`
+asks the hub anew, and the store where the hub does not answer.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
     from waitbus.predicate import Predicate
     from waitbus.settings import Settings
 
-# For how long, from when the deadline is seen to have passed, what came before it is still read, and an answer that is
-# on its way is waited for.
-LATE_SEC = 0.25
+# How long after the deadline the hub may take to say what was committed before it, and then the store.
+LATE_SEC = 0.2
 
 
 class Wait:
@@ -39,18 +39,7 @@ class Wait:
     with 1.
     """
 
-    __slots__ = (
-        "_day_ahead",
-        "_deadline",
-        "_fail_if",
-        "_known",
-        "_live",
-        "_look_once",
-        "_looking",
-        "_overdue",
-        "_rule",
-        "_timeout",
-    )
+    __slots__ = ("_asked", "_day_ahead", "_deadline", "_fail_if", "_known", "_live", "_rule", "_timeout")
 
     def __init__(
         self, rule: Rule, *, started: float, timeout: float | None = None, fail_if: Predicate | None = None
@@ -59,14 +48,16 @@ class Wait:
         self._fail_if = fail_if
         self._timeout = timeout
         self._deadline = None if timeout is None else started + timeout
-        self._look_once = timeout == 0
-        self._overdue: float | None = None
         # Up to when everything committed has been fed, and how far the clock of day was ahead of ours then.
         self._known: float | None = None
         self._day_ahead = 0.0
-        # Whether what comes is new; whether the hub was asked anew.
+        # Whether what comes is new; if not, since when an answer has been waited for.
         self._live = False
-        self._looking = False
+        self._asked = started
+
+    @property
+    def looks_once(self) -> bool:
+        return self._timeout == 0
 
     def wanted(self) -> Predicate | None:
         """The predicate to subscribe with; None: everything."""
@@ -80,7 +71,6 @@ class Wait:
         self._known = asked_at
         self._day_ahead = unix_ns / 1e9 - now
         self._live = True
-        self._looking = False
 
     def lost(self) -> None:
         """The connection is over: what comes next was committed at some time since."""
@@ -91,49 +81,54 @@ class Wait:
         frame = event.as_frame()
         if self._fail_if is not None and self._fail_if(frame):
             return Outcome(FAILED, f"--fail-if matched: {event.summary}", [event])
+        if self.looks_once:
+            self._asked = now
         age = 0.0 if self._live else self._age(frame, now, unix_ns)
         outcome = self._rule.feed(event, frame, now, age)
         return outcome if outcome is not None or not self._live else self._judge()
 
-    def tick(self, now: float, *, idle: bool = True) -> Outcome | None:
-        """What time has decided. `idle`: nothing more is there to be read."""
+    def tick(self) -> Outcome | None:
+        """What time has decided."""
         outcome = self._judge() if self._live else None
-        if outcome is not None or self._deadline is None or (self._look_once and not self._live):
-            return outcome
-        if now < self._deadline:
-            return None
-        if self._overdue is None:
-            self._overdue = now
-        if (self._looking or not idle) and now < self._overdue + LATE_SEC:
-            return None
-        return Outcome(TIMED_OUT, f"timed out after {self._timeout:g} s")
+        if outcome is None and self._live and self._deadline is not None and not self._is_ahead(self._deadline):
+            return self.timed_out()
+        return outcome
+
+    def timed_out(self) -> Outcome:
+        """The outcome when nothing else is to be learned before the deadline."""
+        return Outcome(TIMED_OUT, f"timed out after {self._timeout or 0:g} s")
 
     def must_look(self, now: float) -> bool:
-        """Whether it is time for a decision by silence, and the hub must first say that nothing else was committed.
+        """Whether it is time for a decision by what did not come, and the hub must first say all that it has.
 
         True is said once: connect anew then, and tell `caught_up`.
         """
-        due = self._due() if self._live else None
-        if due is None or due > now:
+        if not self._live or (due := self._due()) is None or due > now:
             return False
         self._live = False
-        self._looking = True
+        self._asked = now
         return True
 
+    def must_give_up(self, now: float) -> bool:
+        """Whether the deadline has passed, and the hub had its time to say what was committed before."""
+        return not self._live and (end := self._end()) is not None and now >= end
+
     def due(self) -> float | None:
-        """When to call `must_look` and `tick` if nothing comes; None: no need."""
-        due = self._due() if self._live else None
-        deadline = None if self._look_once and not self._live else self._deadline
-        if self._overdue is not None and self._looking:
-            deadline = self._overdue + LATE_SEC
-        return min((time for time in (due, deadline) if time is not None), default=None)
+        """When to ask again if nothing comes; None: no need."""
+        return self._due() if self._live else self._end()
+
+    def _due(self) -> float | None:
+        dues = [due for due in (self._rule.due(), self._deadline) if due is not None and self._is_ahead(due)]
+        return min(dues, default=None)
+
+    def _end(self) -> float | None:
+        return None if self._deadline is None else max(self._deadline, self._asked) + LATE_SEC
+
+    def _is_ahead(self, due: float) -> bool:
+        return self._known is not None and due > self._known
 
     def _judge(self) -> Outcome | None:
         return None if self._known is None else self._rule.judge(self._known)
-
-    def _due(self) -> float | None:
-        due = self._rule.due()
-        return due if due is not None and self._known is not None and due > self._known else None
 
     def _age(self, frame: Mapping[str, Any], now: float, unix_ns: int) -> float:
         """For how many seconds at most an event of the replay has been there, as far as silence is concerned."""
@@ -149,15 +144,16 @@ def run(wait: Wait, subscription: Subscription, on_ready: Callable[[], object] |
     """Block until the wait is over. `on_ready` is called once, when nothing can be missed any more."""
     stream = subscription.stream
     while True:
-        if wait.must_look(time.monotonic()):
+        now = time.monotonic()
+        if wait.must_look(now):
             subscription.renew()
+        elif wait.must_give_up(now):
+            return _without_hub(wait, subscription)
         items = subscription.receive(wait.due())
         if on_ready is not None and stream.ready:
             on_ready()
             on_ready = None
         outcome = _feed(wait, subscription, items)
-        if outcome is None:
-            outcome = _tick(wait, subscription, idle=not items)
         if outcome is not None:
             return outcome
 
@@ -174,23 +170,40 @@ def _feed(wait: Wait, subscription: Subscription, items: Sequence[Item]) -> Outc
             outcome = None if event is None else wait.feed(event, time.monotonic(), time.time_ns())
         elif stream.live:
             wait.caught_up(stream.asked_at, time.monotonic(), time.time_ns())
-        if item is CAUGHT_UP or (outcome is not None and outcome.by_silence):
-            outcome = _tick(wait, subscription, idle=False)
+            outcome = wait.tick()
+        if outcome is not None and outcome.by_silence:
+            outcome = _by_silence(wait, subscription)
         if outcome is not None:
             return outcome
     return None
 
 
-def _tick(wait: Wait, subscription: Subscription, *, idle: bool) -> Outcome | None:
-    """What time has decided; by silence only where the store has nothing that the hub did not tell."""
-    outcome = wait.tick(time.monotonic(), idle=idle)
-    if outcome is None or not outcome.by_silence:
-        return outcome
+def _by_silence(wait: Wait, subscription: Subscription) -> Outcome | None:
+    """What did not come decides only where the store has nothing either that the hub did not tell."""
     for event in subscription.untold():
-        found = wait.feed(event, time.monotonic(), time.time_ns())
-        if found is not None and not found.by_silence:
-            return found
-    return wait.tick(time.monotonic(), idle=idle)
+        outcome = wait.feed(event, time.monotonic(), time.time_ns())
+        if outcome is not None and not outcome.by_silence:
+            return outcome
+    return wait.tick()
+
+
+def _without_hub(wait: Wait, subscription: Subscription) -> Outcome:
+    """The deadline has passed and the hub does not answer: what the store says. Silence decides nothing then.
+
+    Only for who looks once it does: that is about the past.
+    """
+    until = None if wait.looks_once else time.monotonic() + LATE_SEC
+    for event in subscription.untold():
+        outcome = wait.feed(event, time.monotonic(), time.time_ns())
+        if outcome is not None:
+            return outcome
+        if until is not None and time.monotonic() >= until:
+            return wait.timed_out()
+    wait.caught_up(time.monotonic(), time.monotonic(), time.time_ns())
+    outcome = wait.tick()
+    if outcome is None or (outcome.by_silence and not wait.looks_once):
+        return wait.timed_out()
+    return outcome
 
 
 def wait_for(
