@@ -5,7 +5,6 @@ It is written when the consumer asks for the next event: a crash repeats the las
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections import deque
@@ -68,8 +67,10 @@ class Bookmark:
             raise BookmarkError(f"cannot read the bookmark {self.path}: {error.strerror}") from None
         if not is_ulid(text):
             raise BookmarkError(f"{self.path} holds no event_id: remove it to begin anew")
-        with contextlib.suppress(ValueError):
+        try:
             self.history_from = float(more[0]) if more else 0.0
+        except ValueError:
+            self.history_from = 0.0
         self._saved = text, self.history_from
         return text
 
