@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waitbus import wire
-from waitbus.client.core import CAUGHT_UP, CLOSE_HEARTBEAT_SEC, GRACE_SEC, HubError, Stream, Truncated, since_ulid
+from waitbus.client.core import (
+    CAUGHT_UP,
+    CLOSE_HEARTBEAT_SEC,
+    GRACE_SEC,
+    CaughtUp,
+    HubError,
+    Stream,
+    Truncated,
+    since_ulid,
+)
 from waitbus.event import HISTORY_METHODS, ULID_MIN, Event, encode_ulid, ulid_at
 from waitbus.predicate import Predicate
 from waitbus.settings import SettingsError
@@ -36,6 +48,13 @@ def event(number: int, **fields: Any) -> dict[str, Any]:
         "fields": {"source": "test", "n": number, **fields},
         "kind": "event",
     }
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 def said(*frames: dict[str, Any]) -> bytes:
@@ -330,9 +349,83 @@ class TestTrouble:
     def test_what_came_before_the_nonsense_is_kept(self) -> None:
         stream = Stream()
         stream.first_frame(0, NOW_NS)
-        items = stream.feed(said(wire.ack_frame(None), event(1)) + b"\0\0\0\2[]", 0)
+        items = stream.feed(said(wire.ack_frame(None), event(1)), 0)
+        assert stream.feed(b"\0\0\0\0", 0) == []
         assert ids(items) == [event_id(1)]
         assert not stream.connected
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            json.dumps({**event(2), "deep": nested(100)}).encode(),
+            (json.dumps(event(2))[:-1] + ', "deep":' + "[" * 20_000 + "]" * 20_000 + "}").encode(),
+            json.dumps(event(2)).encode().replace(b"event 2", b"\xff"),
+            json.dumps({**event(2), "n": float("nan")}).encode(),
+            json.dumps(event(2)).encode()[:-1],
+            b' { "event_id" : "%s", ' % event_id(2).encode(),
+            json.dumps({**event(2), "fields": [1]}).encode(),
+            json.dumps({key: value for key, value in event(2).items() if key != "summary"}).encode(),
+        ],
+        ids=["deep", "very deep", "not UTF-8", "NaN", "cut", "cut early", "no fields", "no summary"],
+    )
+    def test_a_frame_that_cannot_be_read_is_a_fault_of_that_frame(self, body: bytes) -> None:
+        stream = Stream()
+        raw = said(wire.ack_frame(None), event(1)) + len(body).to_bytes(4, "big") + body + said(event(3))
+        stream.first_frame(0, NOW_NS)
+        first, second, third = stream.feed(raw, 0)
+        assert ids([first, third]) == [event_id(1), event_id(3)]
+        assert isinstance(second, Truncated)
+        assert second.event_id == event_id(2)
+        assert stream.connected
+
+    @pytest.mark.parametrize("body", [b"[]", b"x", b'{"kind": "event", ', b'{"fields": {"event_id": "x"}', b"[" * 9000])
+    def test_one_that_names_no_event_is_passed(self, body: bytes) -> None:
+        stream = Stream()
+        opened(stream)
+        items = stream.feed(len(body).to_bytes(4, "big") + body + said(event(3)), 0)
+        assert ids(items) == [event_id(3)]
+        assert stream.connected
+
+    def test_little_stack_loses_no_event(self) -> None:
+        """However deep the caller stands, an event comes, or is told to be in the store, or the caller hears of it."""
+        deep = event(1)
+        deep["fields"]["deep"] = nested(63)
+        raw = said(wire.ack_frame(None), deep, event(2))
+
+        def standing(levels: int, stream: Stream) -> list[Item]:
+            return standing(levels - 1, stream) if levels else stream.feed(raw, 0)
+
+        used = len(inspect.stack(0))
+        came = set()
+        for left in range(sys.getrecursionlimit() - used, 0, -1):
+            stream = Stream()
+            stream.first_frame(0, NOW_NS)
+            try:
+                items = standing(left, stream)
+            except RecursionError:
+                continue
+            if stream.connected:  # else not even the answer could be read: it is asked for again
+                first, second = items
+                assert not isinstance(first, CaughtUp)
+                assert first.event_id == event_id(1)
+                assert ids([second]) == [event_id(2)]
+                came.add(type(first))
+            if Event in came:
+                break
+        assert Event in came
+
+    def test_a_store_that_cannot_be_read_for_a_moment_is_waited_for_by_who_was_answered(self) -> None:
+        stream = Stream()
+        busy, damaged = wire.store_frame("it is busy", damaged=False), wire.store_frame("it is broken", damaged=True)
+        opened(stream, event(1), busy, now=5)
+        assert not stream.connected
+        assert asked(stream.first_frame(5, NOW_NS))["since"] == event_id(1)
+        with pytest.raises(HubError, match="it is broken"):
+            stream.feed(said(wire.ack_frame(None), damaged), 5)
+        fresh = Stream()
+        fresh.first_frame(0, NOW_NS)
+        with pytest.raises(HubError, match="it is busy"):
+            fresh.feed(said(busy), 0)
 
     def test_bytes_after_the_end_are_nobodys(self) -> None:
         stream = Stream()

@@ -146,12 +146,15 @@ def from_json(text: str) -> Any:
 
 def is_deeper(text: str, limit: int) -> bool:
     """Whether the JSON in `text` is nested deeper than `limit`, found without parsing it. A bare value has depth 0."""
-    if text.count("[") + text.count("{") <= limit:
-        return False
+    return text.count("[") + text.count("{") > limit and depth_of(text) > limit
+
+
+def depth_of(text: str) -> int:
+    """How deep the JSON in `text` is nested, found without parsing it."""
     if "\\" in text:
         text = text.replace("\\\\", "").replace('\\"', "")
     outside_strings = "".join(text.split('"')[::2])
-    return max(accumulate(map(_STEPS.get, outside_strings, repeat(0))), default=0) > limit
+    return max(accumulate(map(_STEPS.get, outside_strings, repeat(0))), default=0)
 
 
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
@@ -494,4 +497,7 @@ def default_summary(fields: Mapping[str, Any]) -> str:
     )
     where = "" if get("owner") == "local" else f"{get('owner')}/{get('repo')}"
     words = [get("source"), get("event_type"), where, name, get("conclusion") or get("status") or get("action")]
-    return one_line(" ".join([str(word) for word in words if word]))
+    return one_line(" ".join([str(word) for word in words if word and word.__class__ not in _CONTAINERS]))
+
+
+_CONTAINERS: frozenset[type] = frozenset({list, tuple, dict})

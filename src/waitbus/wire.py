@@ -96,6 +96,15 @@ def decode(body: bytes) -> dict[str, Any]:
     return value
 
 
+def event_id_in(body: bytes) -> str | None:
+    """The event that a frame is about, although its body cannot be decoded: those of a hub begin with the id."""
+    found = _EVENT_ID.match(body)
+    return found[1].decode("ascii") if found else None
+
+
+_EVENT_ID = re.compile(rb'\s*\{\s*"event_id"\s*:\s*"([0-9A-HJKMNP-TV-Z]{26})"')
+
+
 class Decoder:
     """Frames out of a byte stream, in whatever pieces it comes."""
 

@@ -20,7 +20,7 @@ from waitbus.client.core import Stream
 from waitbus.event import FIELD_COLUMNS, FRAME_KEYS, ULID_MIN, Event, EventInsert, is_ulid
 from waitbus.predicate import Predicate
 from waitbus.settings import Settings, load
-from waitbus.store import read
+from waitbus.store import frames, read
 from waitbus.store.append import Appender
 from waitbus.store.importer import import_v020
 from waitbus.store.open import open_writer
@@ -141,7 +141,7 @@ def check_frame(frame: dict[str, Any]) -> None:
 # --- a predicate as a condition: SQLite may let through too many, never too few --------------------------------------
 
 COMPARED = ("source", "owner", "event_id", "delivery_id", "run_id", "conclusion", "workflow_name", "msg_to")
-DERIVED = [read.derived_id(5, seq) for seq in (1, 2, 3)]  # of rows without an id, as a reader says them
+DERIVED = [frames.derived_id(5, seq) for seq in (1, 2, 3)]  # of rows without an id, as a reader says them
 pool = st.sampled_from(
     ["", "a", "A", "ab", "a\0b", "é", "5", "5.0", 5, 5.5, -1, 2**62, None, b"a", b"5", (b"a\xff",), (b"a\0b",)]
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from waitbus import wire
 from waitbus.event import (
+    FRAME_KEYS,
     ULID_MIN,
     Event,
     WaitbusError,
@@ -43,6 +44,9 @@ _UNANSWERED_MAX = 8
 # So many hubs in a row are started that are gone before they answer.
 _STARTS_MAX = 3
 _HEARTBEAT_MAX_SEC = 3600.0
+# How much of a hub's last word is shown: it may hold a command with a long path in it twice.
+_WORD_CHARS = 1000
+_FRAME_KEYS = frozenset(FRAME_KEYS)
 # How many event_ids are remembered against a repeat, when a cursor that was pruned is resolved by its time.
 _RECENT_MAX = 256
 _NO_CHANCE = "0" * 16
@@ -195,7 +199,7 @@ class Stream:
             if not data:
                 raise wire.WireError("end of stream")
             for body in self._decoder.feed(data):
-                self._take(wire.decode(body), now, items)
+                self._take(body, now, items)
                 if not self.connected:
                     return items
             self.read_until = now + (self._silence_sec if self.acked else wire.FIRST_FRAME_SEC)
@@ -244,7 +248,15 @@ class Stream:
         self.later(now)
         return False
 
-    def _take(self, frame: Mapping[str, Any], now: float, items: list[Item]) -> None:
+    def _take(self, body: bytes, now: float, items: list[Item]) -> None:
+        try:
+            frame = wire.decode(body)
+        except wire.WireError:
+            if not self.acked:
+                raise
+            # A fault of this one frame: the connection is sound, and would bring it again.
+            self._on_truncated({"event_id": wire.event_id_in(body)}, items)
+            return
         kind = frame.get("kind")
         if kind == "subscribe_rejected":
             self._on_rejected(frame, now)
@@ -257,10 +269,7 @@ class Stream:
             self._on_event(frame, items)
         elif kind == "truncated":
             self._failures = 0
-            correlation = frame.get("correlation_id")
-            if self._is_new(frame):
-                items.append(Truncated(frame["event_id"], correlation if isinstance(correlation, str) else None))
-                self._reached(frame["event_id"], items)
+            self._on_truncated(frame, items)
         elif kind == "daemon_heartbeat":
             self._failures = 0
             self._on_heartbeat(frame, items)
@@ -284,14 +293,19 @@ class Stream:
                 self._go_live(items)
 
     def _on_event(self, frame: Mapping[str, Any], items: list[Item]) -> None:
-        if not self._is_new(frame) or not isinstance(frame.get("fields"), dict):
-            return
-        if self.gives(frame) and (not self._local or self.predicate is None or self.predicate(frame)):
-            try:
+        if not isinstance(frame.get("fields"), dict) or not frame.keys() >= _FRAME_KEYS:
+            self._on_truncated({"event_id": frame.get("event_id")}, items)
+        elif self._is_new(frame):
+            if self.gives(frame) and (not self._local or self.predicate is None or self.predicate(frame)):
                 items.append(Event.from_frame(frame))
-            except KeyError:
-                return
-        self._reached(frame["event_id"], items)
+            self._reached(frame["event_id"], items)
+
+    def _on_truncated(self, frame: Mapping[str, Any], items: list[Item]) -> None:
+        """An event that did not come whole, though its id did: the store has it."""
+        correlation = frame.get("correlation_id")
+        if self._is_new(frame):
+            items.append(Truncated(frame["event_id"], correlation if isinstance(correlation, str) else None))
+            self._reached(frame["event_id"], items)
 
     def gives(self, frame: Mapping[str, Any]) -> bool:
         """Whether an event is among what was asked for: news is, and history as far back as `since` says."""
@@ -334,9 +348,12 @@ class Stream:
 
     def _on_rejected(self, frame: Mapping[str, Any], now: float) -> None:
         reason = frame.get("reason")
+        if reason == "store_unreadable" and self._answered:  # as it was readable before, it may be again
+            self.lost(now)
+            return
         if reason != "lag_limit_exceeded":
             word = frame.get("remediation") or reason or "no reason given"
-            raise HubError(f"the hub refused the subscription: {one_line(str(word))}")
+            raise HubError(f"the hub refused the subscription: {one_line(str(word), _WORD_CHARS)}")
         self._failures = 0
         self.lost(now)
 

@@ -7,6 +7,7 @@ tries again, or tells its subscriber.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import time
@@ -32,6 +33,9 @@ PRUNE_EVERY_SEC = 60.0
 PRUNE_STEP_PAUSE_SEC = 0.05
 # How long the loop may stand still for a lock that somebody has on the store.
 _BUSY_MS = 20
+# The same trouble is logged again after so long, in seconds, and so many are known by their text.
+_SAY_AGAIN_SEC = 3600.0
+_TROUBLES = 16
 # For so long a store that was removed is waited for before an empty one is made.
 _MISSING_SEC = 0.5
 _CACHE_KIB = 256  # a reader that goes forward needs little, and what a long replay filled is never given back
@@ -50,7 +54,7 @@ class Feed:
         self._settings = settings
         self._log = log
         self._replaced = replaced
-        self._said = ""
+        self._said: dict[str, float] = {}
         # Whether what was read for live last was not handed on, or could not be read: there is more than we know.
         self._behind = False
         self._connection, self._identity = self._open()
@@ -231,11 +235,14 @@ class Feed:
         self._replaced(common)
 
     def complain(self, error: Exception) -> None:
-        """Log a trouble once, not once a second."""
-        text = str(error)
-        if text != self._said:
-            self._said = text
-            self._log(text)
+        """Log a trouble once an hour, not once a second."""
+        text, now = str(error), time.monotonic()
+        if now - self._said.get(text, -math.inf) < _SAY_AGAIN_SEC:
+            return
+        if len(self._said) >= _TROUBLES:
+            self._said.clear()
+        self._said[text] = now
+        self._log(text)
 
 
 def _identity_of(path: str) -> Identity | None:

@@ -185,9 +185,9 @@ def _as_int(value: object) -> int | None:
 
 
 def _natural(text: str) -> dict[str, Any]:
-    """The natural fields; nothing when the text is no JSON object, however it was broken."""
+    """The natural fields; nothing when the text is not a JSON object, however it was broken. It is not too deep."""
     try:
         value = from_json(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -9,7 +9,19 @@ from __future__ import annotations
 from itertools import compress
 from operator import attrgetter, is_not
 
-from waitbus.event import FIELD_COLUMNS, default_summary, fields_of, from_json, to_json
+from waitbus.event import (
+    FIELD_COLUMNS,
+    MAX_FIELDS_BYTES,
+    MAX_FIELDS_DEPTH,
+    MAX_NAME_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_SUMMARY_BYTES,
+    default_summary,
+    depth_of,
+    fields_of,
+    from_json,
+    to_json,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +39,9 @@ _HEAD = ("event_id", "delivery_id", "received_at", "summary", *_ALWAYS)
 _MAYBE = ("fields_json", *FIELD_COLUMNS)
 _always_of = attrgetter("delivery_id", "received_at", "summary", "fields", *_ALWAYS)
 _columns_of = attrgetter(*FIELD_COLUMNS)
-_all_of = attrgetter("source", "event_type", "owner", "repo", "ingest_method", *FIELD_COLUMNS)
-_ALL = ("source", "event_type", "owner", "repo", "ingest_method", *FIELD_COLUMNS)
+_RESERVED = ("source", "event_type", "owner", "repo", "ingest_method")
+_ALL = (*_RESERVED, *FIELD_COLUMNS)
+_all_of = attrgetter(*_ALL)
 
 _nones = (None,) * len(_MAYBE)
 
@@ -39,26 +52,82 @@ _statements: dict[tuple[bool, ...], Statement] = {}
 _STATEMENTS = 64
 
 
+# Texts of so many characters together are within their bounds, whatever the characters are.
+_SURELY_NAMES = MAX_NAME_BYTES // 4
+_SURELY_FIELDS = MAX_FIELDS_BYTES // 8
+_SURELY_PAYLOAD = MAX_PAYLOAD_BYTES // 4
+
+
 def row_of(event: EventInsert) -> Row:
-    """The row that says `event`. Raises ``ValueError`` when it cannot be said in SQL or JSON."""
+    """The row that says `event`. Raises ``ValueError`` when it cannot be said in SQL or JSON, or passes a bound."""
     delivery_id, received_at, summary, natural, *always = _always_of(event)
     fields_json = None
     if natural:
         try:
             fields_json = to_json(natural)
-        except (ValueError, TypeError, RecursionError) as error:
+        except RecursionError:
+            raise _too_deep(_depth_met(natural)) from None
+        except (ValueError, TypeError) as error:
             raise ValueError(f"fields hold what JSON cannot say: {error}") from None
+        if fields_json.count("[") + fields_json.count("{") > MAX_FIELDS_DEPTH:
+            depth = depth_of(fields_json)
+            if depth > MAX_FIELDS_DEPTH:
+                raise _too_deep(depth)
     maybe = (fields_json, *_columns_of(event))
     key = tuple(map(is_not, maybe, _nones))
     values = [None, delivery_id, received_at, summary, *always, *compress(maybe, key)]
+    text = "".join([value for value in values if value.__class__ is str])
+    if len(text) > _SURELY_NAMES:
+        _check_sizes(event, len(text), fields_json)
+    if "\0" in text:
+        raise ValueError(f"text holds a zero byte: {text[max(0, text.index(chr(0)) - 20) :][:40]!r}")
     statement = _statements.get(key) or _learn(key)
     if not summary:
         # What `fields_of` would give, as far as a summary reads it.
         values[3] = default_summary({**natural, **dict(zip(statement[2], values, strict=True))})
-    for value in values:
-        if value.__class__ is str and "\0" in value:
-            raise ValueError(f"text holds a zero byte: {value[:40]!r}")
     return statement, values
+
+
+def _check_sizes(event: EventInsert, chars: int, fields_json: str | None) -> None:
+    """Raise ``ValueError`` for what is too long. `chars`: how long all texts are together."""
+    names = (event.source, event.event_type, event.owner, event.repo, event.ingest_method, event.delivery_id or "")
+    if sum(map(len, names)) > _SURELY_NAMES:
+        for name, text in zip((*_RESERVED, "delivery_id"), names, strict=True):
+            _check_size(name, text, MAX_NAME_BYTES)
+    if fields_json is not None and len(fields_json) > _SURELY_NAMES:
+        for text in map(str, event.fields):
+            _check_size("the name of a field", text, MAX_NAME_BYTES)
+    payload = len(event.payload_json)
+    if payload > _SURELY_PAYLOAD:
+        _check_size("payload_json", event.payload_json, MAX_PAYLOAD_BYTES)
+    if chars - payload > _SURELY_FIELDS:
+        _check_size("summary", event.summary or "", MAX_SUMMARY_BYTES)
+        _check_size("fields as JSON", to_json(fields_of_event(event)), MAX_FIELDS_BYTES)
+
+
+def _check_size(what: str, text: str, most: int) -> None:
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    if size > most:
+        where = ": put what is long into payload_json" if most > MAX_NAME_BYTES else f": it begins with {text[:40]!r}"
+        raise ValueError(f"{what}: {size} bytes, at most {most}{where}")
+
+
+def _too_deep(depth: int) -> ValueError:
+    return ValueError(f"fields are nested {depth} deep, at most {MAX_FIELDS_DEPTH}: put what is deep into payload_json")
+
+
+def _depth_met(value: object) -> int:
+    """How deep a value is nested. One that holds itself is as deep as is looked."""
+    level: dict[int, Any] = {id(value): value}
+    depth = 0
+    while level and depth < _DEPTH_SEEN:
+        depth += 1
+        inner = [item for held in level.values() for item in (held.values() if isinstance(held, dict) else held)]
+        level = {id(item): item for item in inner if isinstance(item, dict | list | tuple)}
+    return depth
+
+
+_DEPTH_SEEN = 100_000
 
 
 def _learn(key: tuple[bool, ...]) -> Statement:
