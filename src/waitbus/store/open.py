@@ -31,6 +31,10 @@ _TRIES = 5  # a file that is replaced while it is opened is opened again
 _SYNCHRONOUS = {"process": "NORMAL", "power-loss": "FULL"}
 
 
+# Bound here: a test that turns its program's `sqlite3.connect` to memory must not turn an event there, too.
+_connect_to = sqlite3.connect
+
+
 class Connection(sqlite3.Connection):
     """A connection in autocommit mode that knows which files it has open."""
 
@@ -110,7 +114,7 @@ def _give_up(conn: Connection, error: BaseException) -> Never:
 def _connect(kind: type[Opened], path: str, mode: str, timeout: float) -> Opened:
     place = Place(path)
     try:
-        conn = sqlite3.connect(
+        conn = _connect_to(
             address_of(path, mode),
             uri=True,
             timeout=timeout,
