@@ -217,11 +217,15 @@ class TestReplay:
         for _ in range(2):
             about("started", "process", event_type="process_started", fields={"pid": 9})
             about("exited", "process", event_type="process_exited", fields={"pid": 9})
+        for summary, status in (("first failure", "in_progress"), ("2 failed", "completed")):
+            about(summary, "pytest", event_type="pytest_session", status=status, fields={"session_id": "s"})
+            about("a turn of an agent", "agent", event_type="hook", fields={"session_id": "s"})
         code, out, _ = say("replay", "--coalesce", "--json")
         assert code == 0
         assert [json.loads(line)["summary"] for line in out.splitlines()] == [
             *("no run", "run 2 queued", "run 1 done", "job 5 done", "run 1 elsewhere", "no run again"),
             *("resolved", "exited", "exited"),
+            *("a turn of an agent", "2 failed", "a turn of an agent"),
         ]
         last = say("replay", "--coalesce", "--json", "--last", "1", "--source", "github")[1]
         assert json.loads(last)["summary"] == "no run again"

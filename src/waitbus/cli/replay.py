@@ -122,13 +122,15 @@ class _Subjects:
     """What an event is about: the run, job, alert, container or process; None for an event that stands by itself."""
 
     _NAMES = ("job_id", "run_id", "alert_fingerprint", "container_id", "pid")
+    # Other sources may use this name for something that has many events of its own.
+    _OF_PYTEST = ("session_id",)
 
     def __init__(self) -> None:
         self._processes: dict[object, int] = {}
 
     def __call__(self, frame: dict[str, Any]) -> tuple[object, ...] | None:
         fields = frame["fields"]
-        for name in self._NAMES:
+        for name in self._OF_PYTEST if frame["event_type"] == "pytest_session" else self._NAMES:
             value = fields.get(name)
             if isinstance(value, int | str):
                 where = (fields.get("source"), frame["owner"], frame["repo"], name, value)
