@@ -22,6 +22,10 @@ from hypothesis import settings as hypothesis_settings
 from waitbus import settings as settings_module
 from waitbus.settings import Settings
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tests.pytest_runs import Forker, Project
+
 # Seconds a test waits for something that should come at once; reaching it is a failure. (`make mutants` has less.)
 PATIENCE = float(os.environ.get("WB_TEST_PATIENCE", "20"))
 ROOT = Path(__file__).parent.parent
@@ -210,3 +214,22 @@ def cli(settings: Settings) -> Iterator[Cli]:
     runner = Cli()
     yield runner
     runner.close()
+
+
+@pytest.fixture(scope="session")
+def forker() -> Iterator[Forker]:
+    from tests.pytest_runs import Forker
+
+    made = Forker()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def project(bus_dir: Path, settings: Settings, forker: Forker) -> Iterator[Project]:
+    """A directory of tests to run pytest in, on the private bus."""
+    from tests.pytest_runs import Project
+
+    made = Project(bus_dir / "shop", settings, forker)
+    yield made
+    made.close()

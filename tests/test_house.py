@@ -120,7 +120,10 @@ def test_the_wheel_registers_the_command_and_the_pytest_plugin(built: tuple[Path
     entries.read_string(text)
     assert {section: dict(entries[section]) for section in entries.sections()} == {
         "console_scripts": {"waitbus": "waitbus.__main__:main"},
-        "pytest11": {"waitbus": "waitbus.sources.pytest_plugin"},
+        "pytest11": {
+            "waitbus": "waitbus.sources.pytest_plugin",
+            "waitbus-options": "waitbus.sources.pytest_options",
+        },
     }
 
 
