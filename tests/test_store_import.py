@@ -57,7 +57,11 @@ def test_every_column_and_the_order_are_kept(settings: Settings) -> None:
     assert (report.path, report.imported, report.skipped) == (str(old), 7, 0)
     assert rows(old, *importer._COLUMNS) == rows(settings.db_path, *importer._COLUMNS)
     assert old.read_bytes() == before
+    methods = [method for (method,) in rows(old, "ingest_method")]
+    assert rows(settings.db_path, "ingest_method") == [("import",)] * 7
     conn = open_reader(settings)
+    found = [frame["fields"]["imported_ingest_method"] for _, frame in read_after(conn, 0, 100)]
+    assert found == methods
     frames = [frame for _, frame in read_after(conn, 0, 100)]
     assert frames[0]["event_id"] == "01M87G3BKPXA4XDAJA8PPMB9NX"
     assert frames[0]["fields"]["conclusion"] == "failure"

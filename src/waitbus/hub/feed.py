@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 
-from waitbus.event import ULID_MIN, WaitbusError
+from waitbus.event import ULID_MIN, WaitbusError, ulid_at
 from waitbus.store import prune, read
 from waitbus.store.errors import StoreError, explain
 from waitbus.store.importer import import_v020
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from waitbus.settings import Settings
+    from waitbus.store.open import Writer
     from waitbus.store.prefilter import Condition
     from waitbus.store.read import Page
-
-    Identity = tuple[int, int]
 
 PRUNE_EVERY_SEC = 60.0
 PRUNE_STEP_PAUSE_SEC = 0.05
@@ -38,26 +37,40 @@ _SAY_AGAIN_SEC = 3600.0
 _TROUBLES = 16
 # For so long a store that was removed is waited for before an empty one is made.
 _MISSING_SEC = 0.5
+# So many rows of a file whose log was taken away are compared with what is left of it.
+_TAIL = 10_000
 _CACHE_KIB = 256  # a reader that goes forward needs little, and what a long replay filled is never given back
+
+
+def _at_once(act: Callable[[], object]) -> bool:
+    act()
+    return True
 
 
 class Feed:
     """The store as the hub sees it. `cursor` is the seq up to which live subscribers have been handed everything.
 
     `replaced` is called when another file was put in the store's place, with the seq up to which it holds the same rows
-    as the old one. What is kept of the old file must not outlive that call.
+    as the old one, and the seq after which its rows are news. What is kept of the old file must not outlive that call.
+    `alone` calls its argument while no other connection of this process is open, or gives False.
     """
 
     def __init__(
-        self, settings: Settings, log: Callable[[str], None], replaced: Callable[[int], object] = lambda common: None
+        self,
+        settings: Settings,
+        log: Callable[[str], None],
+        replaced: Callable[[int, int], object] = lambda common, news: None,
+        alone: Callable[[Callable[[], object]], bool] = _at_once,
     ) -> None:
         self._settings = settings
         self._log = log
         self._replaced = replaced
+        self._alone = alone
         self._said: dict[str, float] = {}
         # Whether what was read for live last was not handed on, or could not be read: there is more than we know.
         self._behind = False
-        self._connection, self._identity = self._open()
+        self._connection = self._open()
+        self._stood_ns = time.time_ns()  # when the files of the connection were last found in place
         self._missing_since: float | None = None
         import_v020(settings)
         self.cursor = read.last_seq(self._connection)
@@ -133,18 +146,24 @@ class Feed:
 
     def follow(self) -> bool:
         """Go on with the new file where the store was replaced: producers write there. Whether it was."""
-        identity = _identity_of(self._settings.db_path)
-        if identity == self._identity:
+        place = self._connection.place
+        if place.stands():
             self._missing_since = None
+            self._stood_ns = time.time_ns()
             return False
-        if identity is None:
+        if not os.path.exists(self._settings.db_path):
             # Who removes it may be removing the files beside it right now: a new one must not lose them.
             now = time.monotonic()
             self._missing_since = now if self._missing_since is None else self._missing_since
             if now - self._missing_since < _MISSING_SEC:
                 return False
         try:
-            self._replace()
+            if place.has_database():
+                # SQLite keeps one log and one set of locks for all connections of a process to one file.
+                if not self._alone(self._replace_log):
+                    return False
+            else:
+                self._replace()
         except (sqlite3.Error, OSError, WaitbusError) as error:
             self.complain(error)
             return False
@@ -153,13 +172,12 @@ class Feed:
 
     def reopen(self) -> None:
         """Read through a new connection: the old one may have kept what is no longer in the file."""
+        if not self._connection.place.stands():  # `follow` compares the old file with the new one
+            return
         try:
-            fresh, identity = self._open()
+            fresh = self._open()
         except (sqlite3.Error, OSError, WaitbusError) as error:
             self.complain(error)
-            return
-        if identity != self._identity:  # `follow` compares the old file with the new one
-            fresh.close()
             return
         self._connection.close()
         self._connection = fresh
@@ -208,31 +226,39 @@ class Feed:
             self._pruned.close()
             self._pruned = None
 
-    def _open(self) -> tuple[sqlite3.Connection, Identity]:
-        """A connection, and which file it is to."""
-        path = self._settings.db_path
-        while True:
-            before = _identity_of(path)
-            connection = open_writer(self._settings, cache_kib=_CACHE_KIB)
-            after = _identity_of(path)
-            if after is not None and before in (None, after):
-                connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS:d}")
-                return connection, after
-            connection.close()
+    def _open(self) -> Writer:
+        connection = open_writer(self._settings, cache_kib=_CACHE_KIB)
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS:d}")
+        return connection
 
     def _replace(self) -> None:
-        """Read the new file from its start, and a copy of the old one from where the two part."""
-        fresh, identity = self._open()
+        """Read the new file from where it tells news: a copy of the old one from where the two part."""
+        self._connection.place.clear()
+        fresh = self._open()
         common = _common(self._connection, fresh)
-        start = f"row {common}, up to which it is the same" if common else "its start"
-        self._log(f"{self._settings.db_path} was replaced: reading the new file from {start}")
-        self._connection.close()
         self._end_prune()
-        self._pruner = prune.Pruner(prune.policy_of(self._settings))
-        self._connection, self._identity = fresh, identity
+        self._connection.close()
+        self._take(fresh, common, f"{self._settings.db_path} was replaced")
+
+    def _replace_log(self) -> None:
+        """The file is the same, but its log was taken away, and with it what stood there alone."""
+        self._end_prune()
+        known = _tail(self._connection)
+        self._connection.close()
+        fresh = self._open()
+        common = max((seq for seq, event_id in known if _id_at(fresh, seq) == event_id), default=0)
+        self._take(fresh, common, f"the log of {self._settings.db_path} was taken away")
+
+    def _take(self, fresh: Writer, common: int, what: str) -> None:
+        news = max(common, _older(fresh, min(self._stood_ns, time.time_ns())))
+        if self.cursor > common or not common:
+            self.cursor = news
+        self._log(f"{what}: going on after row {self.cursor}")
+        self._connection = fresh
+        self._stood_ns = time.time_ns()
         self._version = -1
-        self.cursor = min(self.cursor, common)
-        self._replaced(common)
+        self._pruner = prune.Pruner(prune.policy_of(self._settings))
+        self._replaced(common, news)
 
     def complain(self, error: Exception) -> None:
         """Log a trouble once an hour, not once a second."""
@@ -245,12 +271,13 @@ class Feed:
         self._log(text)
 
 
-def _identity_of(path: str) -> Identity | None:
+def _older(connection: sqlite3.Connection, since_ns: int) -> int:
+    """The seq of the last row of before `since_ns`: 0 in a file that was made after that."""
     try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_dev, status.st_ino
+        made_ns = connection.execute("SELECT min(applied_at_ns) FROM schema_migrations").fetchone()[0]
+        return 0 if made_ns >= since_ns else read.cursor_of(connection, ulid_at(since_ns))
+    except (sqlite3.Error, WaitbusError):  # whoever reads it next says so
+        return 0
 
 
 def _common(old: sqlite3.Connection, new: sqlite3.Connection) -> int:
@@ -269,6 +296,19 @@ def _common(old: sqlite3.Connection, new: sqlite3.Connection) -> int:
         return low if low >= first else 0
     except (sqlite3.Error, WaitbusError):  # the old file may be in any state
         return 0
+
+
+def _tail(connection: sqlite3.Connection) -> list[tuple[int, object]]:
+    """The newest rows and their ids: all that a log may hold, and more."""
+    try:
+        return connection.execute("SELECT seq, event_id FROM events ORDER BY seq DESC LIMIT ?", (_TAIL,)).fetchall()
+    except sqlite3.Error:
+        return []
+
+
+def _id_at(connection: sqlite3.Connection, seq: int) -> object:
+    row = connection.execute("SELECT event_id FROM events WHERE seq = ?", (seq,)).fetchone()
+    return None if row is None else row[0]
 
 
 def _first_seq(connection: sqlite3.Connection) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from waitbus import wire
+from waitbus.event import is_history
 from waitbus.hub.delivery import Parcel
 from waitbus.hub.replay import RETRY_SEC, TRIES_DAMAGED
 from waitbus.hub.session import CLOSING
@@ -75,7 +76,7 @@ class Live:
         self._failures = 0
         if not page.rows and self._feed.follow():  # rung for nothing: was it for another file?
             return True
-        self._hand_on([Parcel(seq, frame) for seq, frame in page.rows])
+        self._hand_on([Parcel(seq, frame) for seq, frame in page.rows if not is_history(frame)])
         # Pruned rows leave nothing to read: what was the newest row is passed all the same.
         self._feed.advance(max(page.end, 0 if page.rows else self._replay.horizon))
         self._replay.wake()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from waitbus import wire
+from waitbus.event import is_history
 from waitbus.hub.delivery import Parcel
 from waitbus.hub.fanout import SLOW_SEC
 from waitbus.hub.session import LIVE, REPLAY
@@ -175,7 +176,8 @@ class Replay:
             self._adapt(now - began)
         connection.rest()
         for seq, frame in page.rows:
-            self._delivery.offer(connection, Parcel(seq, frame))
+            if session.takes_history or not is_history(frame):
+                self._delivery.offer(connection, Parcel(seq, frame))
             session.cursor = seq
             then, now = now, time.monotonic()
             if now - then > SLOW_SEC:

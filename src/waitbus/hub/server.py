@@ -75,7 +75,7 @@ class Hub:
         self._timers: list[asyncio.TimerHandle] = []
         self._idle_timer: asyncio.TimerHandle | None = None
         self._place = Place(settings, log)  # before anything is read: another hub may serve this store
-        self.feed = Feed(settings, log, self._on_replaced)
+        self.feed = Feed(settings, log, self._on_replaced, self._without_sweep)
         self._replay = Replay(
             loop,
             self.feed,
@@ -171,6 +171,7 @@ class Hub:
             if subscription.since is None:
                 session.cursor = session.horizon  # what was committed before the subscription is past
             else:
+                session.takes_history = True
                 session.cursor = self.feed.cursor_of(subscription.since)
                 caught_up_at = self.feed.id_at(session.horizon) or subscription.since
         except StoreError as error:
@@ -223,13 +224,17 @@ class Hub:
             self._fanout.discard(connection)
         connection.flush()
 
-    def _on_replaced(self, common: int) -> None:
+    def _on_replaced(self, common: int, news: int) -> None:
         """Another file has the store's place: what is known of rows after `common` was of the old one."""
         for connection in self._connections:
-            connection.session.rebase(common)
+            connection.session.rebase(common, news)
+
+    def _without_sweep(self, act: Callable[[], object]) -> bool:
+        return self._sweep.without_store(act)
 
     def _go_live(self, connection: Connection) -> None:
         connection.session.state = LIVE
+        connection.session.takes_history = False
         if not connection.is_slow:
             self._fanout.add(connection)
         subscription = connection.session.subscription

@@ -39,6 +39,7 @@ class Session:
         "queued_bytes",
         "state",
         "subscription",
+        "takes_history",
     )
 
     def __init__(self, limit_bytes: int) -> None:
@@ -48,6 +49,8 @@ class Session:
         self.cursor = 0
         # The newest seq when the subscription came: live begins no earlier than there.
         self.horizon = 0
+        # Whether the past was asked for, and is still being told: imported and back-filled rows are never news.
+        self.takes_history = False
         # How many reads of the store for this session failed in a row.
         self.failures = 0
         self.queued_bytes = 0
@@ -91,10 +94,13 @@ class Session:
                 "match", "the predicate takes more than half of [hub] queue_bytes: compare fewer values"
             )
 
-    def rebase(self, seq: int) -> None:
-        """The store was replaced by a file that holds the same rows up to `seq` and no further."""
-        self.cursor = min(self.cursor, seq)
-        self.horizon = min(self.horizon, seq)
+    def rebase(self, common: int, news: int) -> None:
+        """The store was replaced by a file that holds the same rows up to `common`; those after `news` are new."""
+        if self.takes_history:
+            self.cursor = min(self.cursor, common)
+        elif self.cursor > common or not common:
+            self.cursor = news
+        self.horizon = min(self.horizon, common)
 
     def push(self, frame: bytes) -> bool:
         """Queue one frame. False when that passes the bound: the session is then evicted and CLOSING."""

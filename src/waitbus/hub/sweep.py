@@ -7,7 +7,6 @@ The thread only tells; reading the store and mending stay with the loop.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from waitbus.settings import Settings
 
 SWEEP_SEC = 1.0
-# Every so many looks it tells anyway, for what no version shows: a file that was replaced, a read that failed.
+# Every so many looks it tells anyway, for what no version shows: a read that failed.
 _TELL_ANYWAY = 5
 
 
@@ -33,7 +32,8 @@ class Sweep:
         self._tell = tell
         self._also = also
         self._wanted = False
-        self._store: _Version | None = None  # the thread's
+        self._store: _Version | None = None
+        self._looking = threading.Lock()  # held while that is used
         self._closed = threading.Lock()
         self._closed.acquire()
         threading.Thread(target=self._run, name="sweep", daemon=True).start()
@@ -52,15 +52,28 @@ class Sweep:
         if self._closed.locked():
             self._closed.release()
 
+    def without_store(self, act: Callable[[], object]) -> bool:
+        """Call `act` while the thread has no connection to the store. False, and nothing done, while it uses one."""
+        if not self._looking.acquire(blocking=False):
+            return False
+        try:
+            self._let_go()
+            act()
+        finally:
+            self._looking.release()
+        return True
+
     def _run(self) -> None:
         while not self._closed.acquire(timeout=SWEEP_SEC):
             self._also()
-            try:
-                if self._look():
-                    self._tell()
-            except (sqlite3.Error, WaitbusError, OSError):
-                self._let_go()
-                self._tell()  # a store that cannot be looked at is the loop's to complain about
+            with self._looking:
+                try:
+                    told = self._look()
+                except (sqlite3.Error, WaitbusError, OSError):
+                    self._let_go()
+                    told = True  # a store that cannot be looked at is the loop's to complain about
+            if told:
+                self._tell()
         self._let_go()
 
     def _look(self) -> bool:
@@ -71,10 +84,10 @@ class Sweep:
         if self._store is None:
             self._store = _Version(self._settings)
             return True
-        changed = self._store.changed()
         if self._store.is_replaced():
             self._let_go()
-        return changed
+            return True
+        return self._store.changed()
 
     def _let_go(self) -> None:
         if self._store is not None:
@@ -86,11 +99,9 @@ class _Version:
     """SQLite's count of the commits of others, by a connection of its own. Raises ``sqlite3.Error``, `StoreError`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._path = settings.db_path
         self._connection = open_reader(settings)
         self._looks = 0
         try:
-            self._inode = os.stat(self._path).st_ino
             self._seen = self._version()
         except BaseException:
             self.close()
@@ -103,8 +114,8 @@ class _Version:
         return self._seen != before or self._looks % _TELL_ANYWAY == 0
 
     def is_replaced(self) -> bool:
-        """Whether the file found by its name is another one by now."""
-        return self._looks % _TELL_ANYWAY == 0 and os.stat(self._path).st_ino != self._inode
+        """Whether another file, or another log of it, is found by its name by now."""
+        return not self._connection.place.stands()
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):

@@ -1,6 +1,7 @@
 """Taking over the store of waitbus 0.2.0: `github.db` in the state directory, once, and left where it is.
 
-Rows keep their `event_id` and their order. Each chunk is committed together with how far it came, so an import that was
+Rows keep their `event_id` and their order, and become history: their `ingest_method` is `import`, and the word it was
+is the field `imported_ingest_method`. Each chunk is committed together with how far it came, so an import that was
 killed goes on where it stopped, and two at once share the work.
 """
 
@@ -25,7 +26,7 @@ OLD_NAME = "github.db"
 CHUNK = 1000
 _PAUSE_S = 0.002
 _REQUIRED = ("delivery_id", "source", "event_type", "owner", "repo", "received_at", "payload_json", "ingest_method")
-_COLUMNS = (*_REQUIRED, *FIELD_COLUMNS, "event_id")
+_COLUMNS = (*[name for name in _REQUIRED if name != "ingest_method"], *FIELD_COLUMNS, "event_id")
 _OURS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 # In `meta`: the last `seq` taken over, and when there was no more.
 _AT = "import-0.2.0-seq"
@@ -90,7 +91,11 @@ def _import(conn: sqlite3.Connection, old: str, progress: Callable[[int], object
             return ImportReport(old, imported, seen - imported)
 
 
-_COPY = "INSERT OR IGNORE INTO main.events ({0}) SELECT {0} FROM old.events WHERE seq > ? AND seq <= ? ORDER BY seq"
+_COPY = (
+    "INSERT OR IGNORE INTO main.events ({0}, ingest_method, fields_json) "
+    "SELECT {0}, 'import', json_object('imported_ingest_method', CAST(ingest_method AS TEXT)) "
+    "FROM old.events WHERE seq > ? AND seq <= ? ORDER BY seq"
+)
 _WINDOW = "SELECT count(*), max(seq) FROM (SELECT seq FROM old.events WHERE seq > ? ORDER BY seq LIMIT ?)"
 
 

@@ -72,6 +72,16 @@ class Place:
         """Whether all three files are still those that the connection has open."""
         return self._look() == self._files
 
+    def has_database(self) -> bool:
+        """Whether the file itself is still ours, whatever became of its log."""
+        return _file(self.path) == self._files[0]
+
+    def clear(self) -> None:
+        """Make room for another file: a log that stayed behind when ours went would be read as the new one's."""
+        database, log, _ = self._files
+        if log is not None and _file(self._real_path) != database and _file(self._log_path) == log:
+            set_aside(self._real_path)
+
     def _look(self) -> tuple[File, File, File]:
         return _file(self.path), _file(self._log_path), _file(self._index_path)
 
@@ -81,13 +91,11 @@ class Place:
         The last one who closes a database takes the log back into it and deletes the log, both by name. SQLite itself
         leaves that when the database is not the one at the path any more.
         """
+        self.clear()
         now, ours = (_file(self._real_path), *self._look()[1:]), self._files
         self._files = (None, None, None)  # what is closed has no files, and its inodes may be given again
         database, log, index = [one == other for one, other in zip(now, ours, strict=True)]
         if not database:
-            # A log that stayed behind belongs to the file that is gone, and would be read as the new one's.
-            if now[1] is not None and log:
-                set_aside(self._real_path)
             close()
         elif now[1] is None and not log:
             # Nobody has opened the database since its log was deleted, or there would be a new one: ours has all.
