@@ -84,6 +84,15 @@ def test_the_cap_itself_passes() -> None:
     assert wire.Decoder().feed(len(body).to_bytes(4, "big") + body) == [body]
 
 
+def test_a_frame_as_long_as_the_cap_can_be_said_and_no_longer_one() -> None:
+    fits = {"x": "y" * (wire.MAX_FRAME_BYTES - len('{"x":""}'))}
+    (body,) = wire.Decoder().feed(wire.encode(fits))
+    assert len(body) == wire.MAX_FRAME_BYTES
+    assert wire.decode(body) == fits
+    with pytest.raises(wire.WireError, match="65537 bytes passes the cap"):
+        wire.encode({"x": fits["x"] + "y"})
+
+
 @pytest.mark.parametrize("vector", [v for v in VECTORS if "raw_hex" not in v], ids=lambda v: v["about"])
 def test_first_frames_get_the_answer_that_was_seen(vector: dict[str, Any]) -> None:
     body = vector["first"].encode() if "first" in vector else bytes.fromhex(vector["first_hex"])

@@ -1,4 +1,4 @@
-"""Which live subscribers an event goes to. Sans-I/O, but for a clock that is handed in.
+"""Which live subscribers an event goes to. Sans-I/O; the clock, of time spent at work, is handed in.
 
 An event is encoded at most once, and not at all when nobody wants it; a subscription that compares a key for
 equality is not even asked when the value differs (`predicate.Index`).

@@ -96,11 +96,10 @@ class Feed:
         *,
         upto: int | None = None,
         where: Condition | None = None,
-        max_chars: int = read.PAGE_CHARS,
     ) -> Page:
         """At most `limit` rows with `after < seq <= upto`, in commit order. Raises `StoreError`."""
         with self._explained():
-            return read.read_page(self._connection, after, limit, upto=upto, where=where, max_chars=max_chars)
+            return read.read_page(self._connection, after, limit, upto=upto, where=where)
 
     def cursor_of(self, since: str) -> int:
         """The seq after which a replay from `since` starts. Raises `StoreError`."""

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 
 PAGE_ROWS = 100
-PAGE_CHARS = 256 << 10
 # A turn ends after so long, in seconds, whatever its page still holds.
 TURN_SEC = 0.010
 # How many rows SQLite may pass over by itself in one turn: as many as it does in that time, within these bounds.
@@ -170,19 +169,19 @@ class Replay:
         where = condition_of(predicate.as_object) if predicate else None
         window = min(goal, session.cursor + self._span) if where else goal
         began = time.monotonic()
-        page = self._feed.page(session.cursor, PAGE_ROWS, upto=window, where=where, max_chars=PAGE_CHARS)
-        now = time.monotonic()
+        page = self._feed.page(session.cursor, PAGE_ROWS, upto=window, where=where)
         if where:
-            self._adapt(now - began)
+            self._adapt(time.monotonic() - began)
         connection.rest()
+        busy = time.thread_time()
         for seq, frame in page.rows:
             if session.takes_history or not is_history(frame):
                 self._delivery.offer(connection, Parcel(seq, frame))
             session.cursor = seq
-            then, now = now, time.monotonic()
-            if now - then > SLOW_SEC:
+            then, busy = busy, time.thread_time()
+            if busy - then > SLOW_SEC:
                 connection.slow()
-            if session.queued_bytes >= self._ahead_bytes or now - began > TURN_SEC:
+            if session.queued_bytes >= self._ahead_bytes or time.monotonic() - began > TURN_SEC:
                 return
         session.cursor = page.end
 

@@ -69,7 +69,7 @@ class Hub:
         self._idle_exit = idle_exit
         self._started = time.monotonic()
         self._delivery = Delivery(log)
-        self._fanout = Fanout(self._delivery, time.monotonic)
+        self._fanout = Fanout(self._delivery, time.thread_time)
         self._connections: set[Connection] = set()
         self._awaiting: dict[Connection, float] = {}
         self._timers: list[asyncio.TimerHandle] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SELECT = "SELECT {} FROM events WHERE seq > ? AND seq <= ?{} ORDER BY seq LIMIT ?"
 _PAGE = _SELECT.format(", ".join(NAMES), "{}")
 # A page ends with the row that brings its text to so many characters.
-PAGE_CHARS = 1 << 20
+PAGE_CHARS = 256 << 10
 # A value that is too long is read by its beginning, if SQLite may have the whole of it in memory for a moment.
 _LIFTED_BYTES = 16 << 20
 
@@ -139,36 +139,36 @@ def _is_too_big(error: sqlite3.Error) -> bool:
 
 
 def _add_by_cells(conn: sqlite3.Connection, page: Page) -> None:
-    """Add the row after the page's last one, which holds a value that is too long, with that value cut."""
+    """Add the row after the page's last one, with what is too long in it cut: it, or the one after it, is at fault."""
     found = conn.execute("SELECT seq FROM events WHERE seq > ? ORDER BY seq LIMIT 1", (page.end,)).fetchone()
     if found is None:
         return
     conn.text_factory = decode
     (seq,) = found
-    row = [_cell(conn, name, seq) for name in NAMES]
+    cells = [_cell(conn, name, seq) for name in NAMES]
     page.end = seq
-    if row[0] is not None:  # None: it was pruned just now
-        page.add(tuple(row), cut=True)
+    if cells[0][0] is not None:  # None: it was pruned just now
+        page.add(tuple(value for value, _ in cells), cut=any(is_cut for _, is_cut in cells))
 
 
-def _cell(conn: sqlite3.Connection, name: str, seq: int) -> Any:
-    """One value; of text that is too long its beginning, of anything else that is too long nothing."""
+def _cell(conn: sqlite3.Connection, name: str, seq: int) -> tuple[Any, bool]:
+    """One value, and whether it was too long: then there is the beginning of a text, and nothing of anything else."""
     query = "SELECT {} FROM events WHERE seq = ?"
     try:
-        return (conn.execute(query.format(name), (seq,)).fetchone() or (None,))[0]
+        return (conn.execute(query.format(name), (seq,)).fetchone() or (None,))[0], False
     except sqlite3.DataError as error:
         if not _is_too_big(error):
             raise
     if str not in KINDS[name] or name == "fields_json":
-        return None
+        return None, True
     bound = conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LIFTED_BYTES)
     try:
         start = query.format(f"substr(CAST({name} AS BLOB), 1, {MAX_NAME_BYTES})")
-        return decode((conn.execute(start, (seq,)).fetchone() or (b"",))[0]) + CUT
+        return decode((conn.execute(start, (seq,)).fetchone() or (b"",))[0]) + CUT, True
     except sqlite3.DataError as error:
         if not _is_too_big(error):
             raise
-        return CUT
+        return CUT, True
     finally:
         conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, bound)
 
