@@ -143,6 +143,18 @@ class TestConditions:
         assert bench.go_live() is None
         assert bench.feed() == 0
 
+    @pytest.mark.parametrize("word", ["failure", "skipped", None])
+    def test_without_a_verdict_asked_for_conclusion_and_status_do_not_matter(self, word: str | None) -> None:
+        bench = Bench(Conditions([None]))
+        assert bench.feed(conclusion=word, status="in_progress") == 0
+
+    def test_it_says_what_matched(self) -> None:
+        bench = Bench(Conditions([leaf("n=1"), leaf("n=2")], every=True))
+        bench.feed(n=1)
+        bench.feed(n=2)
+        assert bench.outcome is not None
+        assert bench.outcome.text == "matched: test {'n': 1}; test {'n': 2}"
+
     def test_first_of_several(self) -> None:
         bench = Bench(Conditions([leaf("n=1"), leaf("n=2")]))
         assert bench.feed(n=3) is None
@@ -521,6 +533,13 @@ class TestAllRuns:
         assert bench.run("CI", 1, "success") is None
         assert bench.sleep(60) is None
         assert bench.run("Docs", 2, "skipped") is None
+        assert bench.sleep(4.9) is None
+        assert bench.sleep(0.2) == 0
+
+    def test_five_seconds_unless_told_otherwise(self) -> None:
+        bench = Bench(Commit(None, CommitRuns(), all_runs=True))
+        bench.go_live()
+        bench.run("CI", 1, "success")
         assert bench.sleep(4.9) is None
         assert bench.sleep(0.2) == 0
 

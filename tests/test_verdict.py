@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitbus.verdict import CONCLUSIONS, FAILURES, CommitRuns, verdict
+from waitbus.verdict import CONCLUSIONS, FAILURES, CommitRuns, file_of, verdict
 
 
 def test_the_four_failure_words_and_success_are_verdicts_and_nothing_else_is() -> None:
@@ -17,6 +17,11 @@ def test_the_four_failure_words_and_success_are_verdicts_and_nothing_else_is() -
     others: list[object] = [*(CONCLUSIONS - FAILURES - {"success"}), None, "", "Success", 1, ["failure"], {}]
     for word in others:
         assert verdict(word) == "pending"
+
+
+def test_the_words_are_those_of_the_contract() -> None:
+    words = "success failure cancelled timed_out skipped neutral action_required stale startup_failure"
+    assert set(words.split()) == CONCLUSIONS
 
 
 def fields(workflow: str, run_id: int | None, conclusion: str | None, **more: Any) -> dict[str, Any]:
@@ -90,6 +95,10 @@ def test_the_same_workflow_of_two_repositories_is_two() -> None:
     [
         ({"workflow_id": 1}, {"workflow_id": 2}),
         ({"workflow_id": "1"}, {"workflow_id": "2"}),
+        ({"workflow_id": "ci"}, {"workflow_id": "docs"}),
+        ({"workflow_id": "7"}, {"workflow_id": "\u0667"}),
+        ({"owner": "o"}, {"owner": "fork"}),
+        ({"repo": "r"}, {"repo": "fork"}),
         ({"path": ".github/workflows/a.yml"}, {"path": ".github/workflows/b.yml@refs/heads/main"}),
         ({"workflow_id": 1, "path": "a.yml"}, {"path": "b.yml"}),
         ({"event": "push"}, {"event": "pull_request"}),
@@ -129,6 +138,23 @@ def test_a_workflow_is_its_id_or_else_its_file_or_else_its_name(one: dict[str, A
     runs.feed(fields("CI", 1, "failure", **one))
     runs.feed(fields("CI", 2, "success", **other))
     assert runs.all_well()
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("a.yml", "a.yml"),
+        ("a.yml@x.yml@y", "a.yml"),
+        ("a.yaml@x.yml@y", "a.yaml"),
+        (".yml@main", ".yml"),
+        ("deploy@prod.yml", "deploy@prod.yml"),
+        ("ci.toml@refs/heads/main", "ci.toml"),
+        ("ci.toml@main", "ci.toml@main"),
+        ("", ""),
+    ],
+)
+def test_a_file_is_told_from_its_ref(path: str, file: str) -> None:
+    assert file_of(path) == file
 
 
 @pytest.mark.parametrize("at", ["deploy@prod.yml", "deploy@prod.yml@refs/heads/main", "deploy@prod"])
@@ -241,11 +267,127 @@ def test_a_workflow_is_asked_for_by_its_name_its_file_or_its_id(name: str) -> No
     assert [run.run_id for run in runs.counting()] == [2]
 
 
+def test_a_name_that_looks_like_a_file_with_a_ref_is_a_name_too() -> None:
+    runs = CommitRuns(["deploy.yml@prod"])
+    runs.feed(fields("deploy.yml@prod", 1, "success"))
+    assert runs.all_well()
+
+
+def test_what_a_run_does_not_tell_is_no_name() -> None:
+    runs = CommitRuns(["None", ""])
+    runs.feed(fields("", 1, "success"))
+    assert runs.counting() == []
+
+
+@pytest.mark.parametrize(
+    ("known", "name"), [({"workflow_name": "CI"}, "CI"), ({"path": "a.yml@main"}, "a.yml"), ({"workflow_id": 7}, "7")]
+)
+def test_a_run_is_called_by_the_name_that_people_know(known: dict[str, Any], name: str) -> None:
+    run = CommitRuns().feed({"event_type": "workflow_run", "run_id": 3, "workflow_id": 7} | known)
+    assert run is not None
+    assert run.workflow == name
+
+
 def test_two_files_of_one_name_are_both_meant_by_it() -> None:
     runs = CommitRuns(["CI"])
     runs.feed(fields("CI", 1, "success", workflow_id=1))
     runs.feed(fields("CI", 2, "failure", workflow_id=2))
     assert [run.run_id for run in runs.failures()] == [2]
+
+
+@pytest.mark.parametrize("run_id", [7.5, "7.5", "1" * 20, "\u0667", "-7", "", True, None])
+def test_what_is_not_a_whole_number_is_none(run_id: object) -> None:
+    run = CommitRuns().feed({**fields("CI", None, "success"), "run_id": run_id})
+    assert run is not None
+    assert run.run_id is None
+
+
+def test_a_number_may_be_as_long_as_a_column_holds() -> None:
+    run = CommitRuns().feed({**fields("CI", None, "success"), "run_id": "9" * 19})
+    assert run is not None
+    assert run.run_id == int("9" * 19)
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress", "waiting"])
+def test_a_conclusion_counts_once_the_run_has_ended(status: str) -> None:
+    runs = CommitRuns()
+    runs.feed(fields("CI", 1, "failure", status=status))
+    assert runs.failures() == []
+    runs.feed(fields("CI", 1, "failure", status=None))
+    assert len(runs.failures()) == 1
+
+
+@pytest.mark.parametrize("attempt", [None, 1])
+@pytest.mark.parametrize("word", [None, "success"])
+def test_the_event_that_brought_a_run_there_is_kept_and_a_repeat_is_none(attempt: int | None, word: str | None) -> None:
+    runs = CommitRuns()
+    runs.feed(fields("CI", 1, word, run_attempt=attempt), "first")
+    assert runs.feed(fields("CI", 1, word, run_attempt=attempt), "again") is None
+    assert [run.mark for run in runs.counting()] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("lesser", "greater"),
+    [
+        (None, "a new word"),
+        (None, "action_required"),
+        ("stale", "neutral"),
+        ("stale", "skipped"),
+        ("action_required", "success"),
+        ("skipped", "success"),
+        ("neutral", "cancelled"),
+        ("success", "cancelled"),
+        ("success", "startup_failure"),
+        ("cancelled", "failure"),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_words_about_one_attempt_it_is_the_same_that_counts_in_either_order(
+    lesser: str | None, greater: str, turned: bool
+) -> None:
+    runs = CommitRuns()
+    for word in (greater, lesser) if turned else (lesser, greater):
+        runs.feed(fields("CI", 1, word, run_attempt=1))
+    assert [run.conclusion for run in runs.counting()] == [greater]
+
+
+def test_the_first_of_several_that_ended_is_the_one_that_ended_first() -> None:
+    runs = CommitRuns()
+    for name in "AB":
+        runs.feed(fields(name, ord(name), None))
+    for name in "BA":
+        runs.feed(fields(name, ord(name), "success"))
+    first = runs.first()
+    assert first is not None
+    assert first.workflow == "B"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"workflow_name": "A"}, {"workflow_name": "B"}),
+        ({"event": "push"}, {"event": "schedule"}),
+        ({"repo": "r"}, {"repo": "fork"}),
+        ({"workflow_name": "", "workflow_id": 1}, {"workflow_name": "CI"}),
+        ({"workflow_name": "", "workflow_id": 1}, {"workflow_name": "", "path": "a.yml"}),
+    ],
+)
+def test_without_a_number_runs_are_told_apart_by_what_they_are_runs_of(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    runs = CommitRuns()
+    runs.feed(fields("CI", None, "failure") | one)
+    runs.feed(fields("CI", None, "success") | other)
+    assert len(runs.failures()) == 1
+
+
+def test_two_without_a_number_that_turn_out_to_be_of_one_workflow_are_one_after_the_other() -> None:
+    runs = CommitRuns()
+    runs.feed(fields("", None, "failure", workflow_id=1))
+    runs.feed(fields("", None, "success", path="a.yml"))
+    assert len(runs.failures()) == 1
+    runs.feed(fields("", 5, "success", workflow_id=1, path="a.yml"))
+    assert runs.all_well()
 
 
 @pytest.mark.parametrize(("run_id", "attempt"), [("10", "2"), (10.0, 2.0)])

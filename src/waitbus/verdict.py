@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     # What a run is a run of: the repository, which name of the workflow is meant, and that name.
     Workflow = tuple[object, ...]
     # The workflow ids met with each file of a repository.
-    Ids = dict[tuple[object, str], set[int | str]]
+    Ids = dict[tuple[object, str | None], set[int | str]]
 
 CONCLUSIONS = frozenset(
     {
@@ -80,6 +80,11 @@ class Run:
         return self.name or self.file or str(self.workflow_id or self.run_id)
 
     @property
+    def place(self) -> tuple[int, int]:
+        """The newest run's is the highest, among runs of one workflow and trigger that all have a number, or none."""
+        return self.run_id or 0, self.order
+
+    @property
     def names(self) -> set[str]:
         """All that its workflow may be asked for by: display name, file with and without its directory, id."""
         names = {name for name in (self.name, self.file) if name is not None}
@@ -101,12 +106,11 @@ class Run:
 
     def learn(self, told: Run) -> bool:
         """Fill in what an event of this run knows and earlier ones did not. Whether there was something."""
-        news = False
-        for name in ("workflow_id", "file", "name", "trigger"):
-            if getattr(self, name) is None and getattr(told, name) is not None:
-                setattr(self, name, getattr(told, name))
-                news = True
-        return news
+        known = ("workflow_id", "file", "name", "trigger")
+        news = [name for name in known if getattr(self, name) is None and getattr(told, name) is not None]
+        for name in news:
+            setattr(self, name, getattr(told, name))
+        return bool(news)
 
     def is_overtaken_by(self, told: Run) -> bool:
         """Whether an event of this run says how it stands now, however late which of the two came."""
@@ -192,7 +196,7 @@ class CommitRuns:
         ids: Ids = {}
         runs = [run for numbered in self._runs.values() for run in numbered]
         for run in runs:
-            if run.file is not None and run.workflow_id is not None:
+            if run.workflow_id is not None:
                 ids.setdefault((run.repository, run.file), set()).add(run.workflow_id)
         newest: dict[tuple[Workflow, str | None, bool], Run] = {}
         called: dict[Workflow, set[str]] = {}
@@ -202,7 +206,7 @@ class CommitRuns:
             # Runs without an id are not known to be older or newer than those with one: they stand beside them.
             slot = (workflow, run.trigger, run.run_id is None)
             other = newest.get(slot)
-            if other is None or (run.run_id or 0, run.order) > (other.run_id or 0, other.order):
+            if other is None or run.place > other.place:
                 newest[slot] = run
         if not self._wanted:
             return list(newest.values())
