@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from waitbus.predicate import Predicate
     from waitbus.settings import Settings
 
-# How long after the deadline the hub may take to say what was committed before it, and then the store.
+# How long the hub may take at the deadline to say what was committed before it, and then the store.
 LATE_SEC = 0.2
 
 
@@ -122,7 +122,7 @@ class Wait:
         return min(dues, default=None)
 
     def _end(self) -> float | None:
-        return None if self._deadline is None else max(self._deadline, self._asked) + LATE_SEC
+        return None if self._deadline is None else max(self._deadline, self._asked + LATE_SEC)
 
     def _is_ahead(self, due: float) -> bool:
         return self._known is not None and due > self._known
