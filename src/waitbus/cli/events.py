@@ -12,19 +12,21 @@ import time
 
 from waitbus.cli.arguments import as_text, duration
 from waitbus.cli.output import note
+from waitbus.cli.patience import Aside, OutputLate, outlet
 from waitbus.cli.rows import print_rows
 from waitbus.cli.show import add_format, printer
 from waitbus.cli.stdin import read_text
+from waitbus.cli.streams import wait_for
 from waitbus.event import WaitbusError
 from waitbus.settings import load
-from waitbus.store.errors import explain
+from waitbus.store.errors import StoreError, explain
 from waitbus.store.open import open_reader
-from waitbus.store.read import event_with_payload, read_after
+from waitbus.store.read import Page, frame_at, read_page, seq_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     Values = tuple[Any, ...]
@@ -34,6 +36,7 @@ NEWEST = 20
 LIMIT = 1000
 TIMED_OUT = 124
 _TIMEOUT_SEC = 30.0
+_PAGE = 500
 _SQL_BYTES = 1 << 20
 _CELL = 60  # characters of a table's cell
 _OPERATIONS = 20_000  # of SQLite's machine between two looks at the clock: a few milliseconds
@@ -70,13 +73,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--limit", metavar="N", type=int, help=f"rows at most, 0 for all (default: {LIMIT}; without SQL {NEWEST})"
     )
     parser.add_argument(
-        "--timeout", metavar="DURATION", type=duration, default=_TIMEOUT_SEC, help="stop it after this time (30s)"
+        "--timeout",
+        metavar="DURATION",
+        type=duration,
+        help="stop after this time, read or not (default: 30s for the statement alone)",
     )
     add_format(parser, "csv", "tsv")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, and print the answer."""
+    """Ask, and print the answer. A slow reader does not hold up the store: what it has not read is kept aside."""
     sql = args.sql
     if sql == "-":
         sql = read_text("SQL", _SQL_BYTES)
@@ -85,21 +91,37 @@ def run(args: argparse.Namespace) -> int:
         raise SqlError("--limit takes a number of rows, or 0 for all")
     if sql is not None:
         check(sql)
+    began = time.monotonic()
+    stdout = outlet()
+    aside = None if stdout is None else Aside(stdout)
     conn = open_reader(load())
-    clock = _Clock(time.monotonic() + args.timeout)
+    clock = _Clock(began + (_TIMEOUT_SEC if args.timeout is None else args.timeout))
+    code, complaint = 0, None
     try:
         conn.set_authorizer(_authorize)
         conn.set_progress_handler(clock.look, _OPERATIONS)
         conn.text_factory = _decode
         if sql is None:
-            _newest(conn, limit, args.format)
+            _newest(conn, limit, args.format, clock)
         else:
-            _answer(conn, sql, limit, args.format)
-    except sqlite3.Error as error:
-        return clock.explain(error, conn, args.timeout)
+            complaint = _answer(conn, sql, limit, args.format, clock)
+    except (sqlite3.Error, StoreError) as error:
+        clock.check(error, conn)
+        code, complaint = TIMED_OUT, _stopped(args.timeout)
+    except OutputLate:
+        code, complaint = TIMED_OUT, _stopped(args.timeout)
     finally:
         conn.close()
-    return 0
+    if aside is not None and not aside.drain(None if args.timeout is None else began + args.timeout):
+        code, complaint = TIMED_OUT, f"stopped after {args.timeout:g} s: the rest of the answer was not read"
+    if complaint is not None and (aside is None or wait_for(2, writing=True, seconds=0)):
+        note(complaint)
+    return code
+
+
+def _stopped(timeout: float | None) -> str:
+    seconds = _TIMEOUT_SEC if timeout is None else timeout
+    return f"stopped after {seconds:g} s: narrow the statement, or give it more time with --timeout"
 
 
 def check(sql: str) -> None:
@@ -125,14 +147,24 @@ class _Clock:
             self._interrupted = True
         return self._late or self._interrupted
 
-    def explain(self, error: sqlite3.Error, conn: sqlite3.Connection, timeout: float) -> int:
-        """The exit code of a statement that ended early; raises for every other end."""
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+    def check_row(self) -> None:
+        """Between two rows: the statement may be quick, and what is made of it slow. Raises `OutputLate`."""
+        if self.look():
+            if self._interrupted:
+                raise KeyboardInterrupt
+            raise OutputLate
+
+    def check(self, error: sqlite3.Error | StoreError, conn: sqlite3.Connection) -> None:
+        """Return if the statement ended because of its time; raise what every other end means."""
+        if isinstance(error, StoreError):
+            if not isinstance(error.__cause__, sqlite3.Error):
+                raise error
+            error = error.__cause__
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        if code == sqlite3.SQLITE_INTERRUPT:
             if not self._late:
                 raise KeyboardInterrupt
-            note(f"stopped after {timeout:g} s: narrow the statement, or give it more time with --timeout")
-            return TIMED_OUT
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            return
         if code & 0xFF == sqlite3.SQLITE_AUTH:
             raise SqlError("that is not to be done from here: only reading the store is") from error
         if code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE):
@@ -159,16 +191,22 @@ def _decode(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def _newest(conn: sqlite3.Connection, limit: int, form: str) -> None:
+def _newest(conn: sqlite3.Connection, limit: int, form: str, clock: _Clock) -> None:
     if form in ("csv", "tsv"):
-        _answer(conn, _NEWEST.format(limit or -1), 0, form)
+        _answer(conn, _NEWEST.format(limit or -1), 0, form, clock)
         return
-    oldest = conn.execute(
-        "SELECT min(seq) FROM (SELECT seq FROM events ORDER BY seq DESC LIMIT ?)", (limit or -1,)
-    ).fetchone()[0]
+    found = conn.execute(
+        "SELECT min(seq), max(seq) FROM (SELECT seq FROM events ORDER BY seq DESC LIMIT ?)", (limit or -1,)
+    ).fetchone()
+    if found[0] is None:
+        return
     show = printer(form)
-    for _, frame in read_after(conn, (oldest or 1) - 1, limit or -1):
-        show(frame)
+    page = Page(found[0] - 1)
+    while page.end < found[1]:
+        page = read_page(conn, page.end, _PAGE, upto=found[1])
+        for _, frame in page.rows:
+            clock.check_row()
+            show(frame)
 
 
 _NEWEST = (
@@ -177,33 +215,50 @@ _NEWEST = (
 )
 
 
-def _answer(conn: sqlite3.Connection, sql: str, limit: int, form: str) -> None:
+def _answer(conn: sqlite3.Connection, sql: str, limit: int, form: str, clock: _Clock) -> str | None:
+    """Print the rows; what is to be said about them."""
     try:
         cursor = conn.execute(sql)
     except sqlite3.ProgrammingError as error:  # two statements, or a placeholder
         raise SqlError(f"SQL: {error}") from error
     names = [column[0] for column in cursor.description]
-    rows = _limited(cursor, limit)
+    rows = _Rows(cursor, limit, clock)
     if form == "cloudevents":
         _cloudevents(conn, names, rows)
     else:
         print_rows(names, rows, form)
+    return f"cut after {limit} rows: --limit 0 gives all" if rows.cut else None
 
 
-def _limited(cursor: sqlite3.Cursor, limit: int) -> Iterator[Values]:
-    for number, row in enumerate(cursor, 1):
-        if number > limit > 0:
-            note(f"cut after {limit} rows: --limit 0 gives all")
-            return
-        yield row
+class _Rows:
+    """The rows of an answer, `limit` of them at most; 0 is no limit. `cut` says that there were more."""
+
+    def __init__(self, cursor: sqlite3.Cursor, limit: int, clock: _Clock) -> None:
+        self._cursor = cursor
+        self._limit = limit
+        self._clock = clock
+        self.cut = False
+
+    def __iter__(self) -> Iterator[Values]:
+        for number, row in enumerate(self._cursor, 1):
+            if number > self._limit > 0:
+                self.cut = True
+                return
+            self._clock.check_row()
+            yield row
 
 
-def _cloudevents(conn: sqlite3.Connection, names: list[str], rows: Iterator[Values]) -> None:
-    if "event_id" not in names:
-        raise SqlError("--format cloudevents needs the column event_id in the answer: SELECT event_id …")
-    at = names.index("event_id")
+def _cloudevents(conn: sqlite3.Connection, names: list[str], rows: Iterable[Values]) -> None:
+    known = [name for name in ("event_id", "seq") if name in names]
+    if not known:
+        raise SqlError("--format cloudevents needs the column event_id or seq in the answer: SELECT event_id …")
     show = printer("cloudevents")
     for row in rows:
-        event = event_with_payload(conn, str(row[at]))
-        if event is not None:
-            show(event.as_frame())
+        frame = None
+        for name in known:  # a foreign program may have given no event_id
+            value = row[names.index(name)]
+            seq = value if name == "seq" else seq_of(conn, str(value))
+            if frame is None and isinstance(seq, int):
+                frame = frame_at(conn, seq)
+        if frame is not None:
+            show(frame)

@@ -13,9 +13,15 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import Protocol, TextIO
 
     from _typeshed import ReadableBuffer
+
+    class Patience(Protocol):
+        """What waits for a reader in its own way."""
+
+        def write(self, data: ReadableBuffer) -> int: ...
+
 
 _READER_LEFT = (errno.EPIPE, errno.ECONNRESET)
 
@@ -27,7 +33,8 @@ class OutputLost(Exception):
 class Outlet(io.FileIO):
     """A descriptor that is written to without an error, and that is waited for where it does not block.
 
-    `lost` is the error after which nothing was written any more. While `is_all` is set, what is printed is all that the
+    `lost` is the error after which nothing was written any more. `patience` writes instead, where a reader that does
+    not read must hold nothing up. While `is_all` is set, what is printed is all that the
     verb is for: then the first byte lost raises `OutputLost`, once.
     """
 
@@ -35,9 +42,12 @@ class Outlet(io.FileIO):
         super().__init__(fd, "wb", closefd=False)
         self.lost = lost
         self.is_all = False
+        self.patience: Patience | None = None
         self._has_raised = False
 
     def write(self, data: ReadableBuffer) -> int:
+        if self.patience is not None and self.lost is None:
+            return self.patience.write(data)
         while self.lost is None:
             try:
                 count = super().write(data)
@@ -51,6 +61,26 @@ class Outlet(io.FileIO):
             self._has_raised = True
             raise OutputLost
         return memoryview(data).nbytes
+
+    def offer(self, data: ReadableBuffer, seconds: float | None) -> int:
+        """Write as much as the reader takes at once: how much, and 0 when it takes nothing for so long."""
+        from select import PIPE_BUF
+
+        while wait_for(self.fileno(), writing=True, seconds=seconds):
+            try:
+                # What a pipe that can be written to takes without blocking.
+                count = super().write(memoryview(data)[:PIPE_BUF])
+            except OSError as error:
+                self.lost = error
+                return self.write(data)
+            if count or seconds == 0:
+                return count or 0
+        return 0
+
+    def abandon(self) -> None:
+        """Nobody reads: what is not written yet goes nowhere."""
+        self.lost = self.lost or _left()
+        self._has_raised = True
 
     def settle(self, code: int) -> tuple[int, str | None]:
         """At the end: the exit code, given the verb's own, and what is to be said about what was lost, if anything."""

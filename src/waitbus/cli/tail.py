@@ -10,6 +10,7 @@ import time
 
 from waitbus.cli.arguments import as_text, duration, predicate
 from waitbus.cli.output import flush
+from waitbus.cli.patience import OutputLate, Until, outlet
 from waitbus.cli.show import add_format, printer
 from waitbus.cli.streams import OutputLost
 from waitbus.client.subscribe import subscribe
@@ -71,8 +72,19 @@ def count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Print until it is enough."""
-    show = printer(args.format)
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
+    stdout = None if deadline is None else outlet()
+    if deadline is None or stdout is None:
+        return _print(args, deadline)
+    try:
+        with Until(stdout, deadline):
+            return _print(args, deadline)
+    except OutputLate:
+        return TIMED_OUT if args.count else 0
+
+
+def _print(args: argparse.Namespace, deadline: float | None) -> int:
+    show = printer(args.format)
     autostart = False if args.no_autostart else None
     seen = 0
     with subscribe(*args.match, source=args.source, since=args.since, autostart=autostart) as events:

@@ -182,12 +182,13 @@ def seq_of(conn: sqlite3.Connection, event_id: str) -> int | None:
     """The `seq` of the event with this id, stored or derived."""
     seq = _number(conn, "SELECT seq FROM events WHERE event_id = ?", event_id)
     if seq is None and (derived := derived_seq(event_id)) is not None:
-        frame = _frame_at(conn, derived)
+        frame = frame_at(conn, derived)
         seq = derived if frame is not None and frame["event_id"] == event_id else None
     return seq
 
 
-def _frame_at(conn: sqlite3.Connection, seq: int) -> dict[str, Any] | None:
+def frame_at(conn: sqlite3.Connection, seq: int) -> dict[str, Any] | None:
+    """The event with this `seq`; None when there is none."""
     rows = read_page(conn, seq - 1, 1, upto=seq).rows
     return rows[0][1] if rows else None
 
@@ -231,7 +232,7 @@ def cursor_of(conn: sqlite3.Connection, since: str) -> int:
 def event_id_at(conn: sqlite3.Connection, seq: int) -> str | None:
     """The id of the newest event at or before `seq`."""
     found = _number(conn, "SELECT seq FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", seq)
-    frame = None if found is None else _frame_at(conn, found)
+    frame = None if found is None else frame_at(conn, found)
     return None if frame is None else frame["event_id"]
 
 
@@ -246,7 +247,7 @@ def event_of_delivery(conn: sqlite3.Connection, delivery_id: str) -> Event | Non
 
 
 def _one(conn: sqlite3.Connection, seq: int | None) -> Event | None:
-    frame = None if seq is None else _frame_at(conn, seq)
+    frame = None if seq is None else frame_at(conn, seq)
     if frame is None:
         return None
     event = Event.from_frame(frame)
