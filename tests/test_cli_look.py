@@ -190,6 +190,17 @@ class TestReplay:
         assert say("replay", "soon")[0] == 2
         assert say("replay", "1h", "--since", "1h")[0] == 2
 
+    def test_a_duration_goes_by_the_time_of_history_itself(self, say: Say) -> None:
+        first = tell(run_id=0)
+        words = ["--source", "s", "--event-type", "t", "--ingest-method", "backfill", "--run-id"]
+        assert say("emit", *words, "1", "--received-at", "2001-02-03T04:05:06Z")[0] == 0
+        assert say("emit", *words, "2")[0] == 0
+        tell(run_id=3, received_at=1)
+        assert self.ids(say, "1h") == [0, 2, 3]
+        assert self.ids(say, "1h", "--coalesce") == [0, 2, 3]
+        assert self.ids(say) == [0, 1, 2, 3]
+        assert self.ids(say, first.event_id) == [1, 2, 3]
+
     def test_only_what_matches_and_not_all_of_it(self, say: Say) -> None:
         for number in range(1200):  # more than two pages
             tell("a" if number % 2 else "b", run_id=number)

@@ -26,7 +26,11 @@ _PLAIN = (
     ("owner", "TEXT", "default: local"),
     ("repo", "TEXT", "default: local"),
     ("received-at", "TIME", "epoch seconds, epoch nanoseconds or RFC 3339 (default: now)"),
-    ("ingest-method", "TEXT", "how it was learned (default: manual)"),
+    (
+        "ingest-method",
+        "TEXT",
+        "how it was learned (default: manual); backfill for the past, which is never told as news",
+    ),
     ("payload-json", "JSON|-|@FILE", "the raw payload, from standard input with -; it stays in the store"),
 )
 _PAYLOAD_BYTES = 16 << 20  # what the store takes at most

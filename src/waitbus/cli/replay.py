@@ -8,13 +8,13 @@ from collections import deque
 
 from waitbus.cli.show import add_format, printer
 from waitbus.cli.tail import add_filters, count
-from waitbus.client.core import since_ulid
-from waitbus.event import WaitbusError
+from waitbus.client.core import history_since, since_ulid
+from waitbus.event import WaitbusError, happened_ms, is_history
 from waitbus.predicate import all_of
 from waitbus.settings import load
 from waitbus.store.open import open_reader
 from waitbus.store.prefilter import condition_of
-from waitbus.store.read import cursor_of, last_seq, read_after
+from waitbus.store.read import cursor_of, last_seq, read_page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ ONLY_PRINTS = True  # what is printed is all it is for
 _PAGE = 500
 
 _DESCRIPTION = """\
-Print events of the past, oldest first. SINCE is a duration back from now (1h),
-an event_id (strictly after it), or start, which is the default."""
+Print events of the past, in the order in which they were written. SINCE is a
+duration back from now (1h), an event_id (strictly after it), or start, which is
+the default. A duration goes by when an event was written; by received_at where
+it was imported or back-filled."""
 
 _EPILOG = """\
 --coalesce prints one line for each run, job, alert, container or process: its last word.
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         wanted = all_of(args.match, args.source)
 
         def rows() -> Iterator[Row]:
-            return matching(conn, start, upto, wanted)
+            return matching(conn, start, upto, wanted, history_since(since))
 
         found = last_words(rows) if args.coalesce else rows()
         show = printer(args.format)
@@ -80,17 +82,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def matching(conn: sqlite3.Connection, start: int, upto: int, wanted: Predicate | None) -> Iterator[Row]:
-    """Rows after `start` up to `upto` that `wanted` matches (None: all), a page at a time, in commit order."""
+def matching(
+    conn: sqlite3.Connection, start: int, upto: int, wanted: Predicate | None, history_from: float = 0.0
+) -> Iterator[Row]:
+    """Rows after `start` up to `upto` that `wanted` matches (None: all), a page at a time, in commit order.
+
+    Of history only what happened from `history_from` on, in ms since the epoch.
+    """
     where = condition_of(wanted.as_object) if wanted else None
     while start < upto:
-        page = read_after(conn, start, _PAGE, upto=upto, where=where)
-        for row in page:
-            if wanted is None or wanted(row[1]):
-                yield row
-        if len(page) < _PAGE:
-            return
-        start = page[-1][0]
+        page = read_page(conn, start, _PAGE, upto=upto, where=where)
+        for seq, frame in page.rows:
+            if is_history(frame) and happened_ms(frame) < history_from:
+                continue
+            if wanted is None or wanted(frame):
+                yield seq, frame
+        start = page.end
 
 
 def _cut(rows: Iterable[Row], limit: int | None, last: int | None) -> Iterable[Row]:

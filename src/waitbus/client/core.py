@@ -136,9 +136,7 @@ class Stream:
         self._failures = 0
         # History of before this (in ms since the epoch) is not given, although a later connection replays it: all of it
         # where only news was asked for, none where an event says from which place on; a bookmark knows what was asked.
-        if history_from is None:
-            history_from = float("inf") if since is None else ulid_ms(since) if is_time(since) else 0
-        self.history_from = history_from
+        self.history_from = history_since(since) if history_from is None else history_from
         # How often the hub is asked to be heard: see `CLOSE_HEARTBEAT_SEC`. None: as often as it likes.
         self._heartbeat_sec = heartbeat_sec
         self._local = False
@@ -356,6 +354,16 @@ class Stream:
             raise HubError(f"the hub refused the subscription: {one_line(str(word), _WORD_CHARS)}")
         self._failures = 0
         self.lost(now)
+
+
+def history_since(cursor: str | None) -> float:
+    """From when on history is among what this `since` asks for, in ms since the epoch: by its own time, if that is one.
+
+    None asks for news alone, an event's own id for all that was committed after it.
+    """
+    if cursor is None:
+        return float("inf")
+    return ulid_ms(cursor) if is_time(cursor) else 0
 
 
 def is_time(cursor: str) -> bool:
