@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -295,6 +296,49 @@ def test_an_unknown_id_starts_before_the_first_greater_one(
         assert read.cursor_of(conn, encode_ulid(since << 100)) == wanted
     finally:
         conn.execute("ROLLBACK")
+
+
+HOUR_MS = 3_600_000
+FROZEN_MS = 499_224_240_000  # 1985
+FAR_MS = 4_070_908_800_000  # 2099
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["ids", "no-ids"])
+@pytest.mark.parametrize("wrong", [FROZEN_MS, FAR_MS])
+@pytest.mark.parametrize(
+    ("hours_ago", "wanted"),
+    [
+        # Hours ago in commit order, None: by a wrong clock. `wanted`: how many the last two hours hold.
+        ([9, 8, 7, None], 1),  # nobody can say when: just now, for all that the others say
+        ([9, 8, 7, None, None, None], 3),
+        ([9, 8, None, 7], 0),
+        ([9, 8, None, 7, 1], 1),
+        ([9, 8, None, 1], 2),
+        ([9, 1, None], 2),
+        ([9, 1, None, 0.5], 3),
+        ([None, 9, 8, 1], 1),
+        ([None, 9, 8], 0),
+        ([9, 8, 8.001, 1, 0.9, 1.001], 3),
+    ],
+)
+def test_one_wrong_clock_does_not_move_where_a_time_begins(
+    conn: sqlite3.Connection, hours_ago: list[float | None], wanted: int, wrong: int, named: bool
+) -> None:
+    now = time.time_ns() // 1_000_000
+    for number, hours in enumerate(hours_ago):
+        stamp = wrong if hours is None else now - int(hours * HOUR_MS)
+        event_id = encode_ulid((stamp << 80) + number) if named else None
+        insert(conn, delivery_id=str(number), event_id=event_id, received_at=stamp * 1_000_000)
+    cursor = read.cursor_of(conn, ulid_at((now - 2 * HOUR_MS) * 1_000_000))
+    assert len(read.read_after(conn, cursor, 100)) == wanted
+
+
+def test_imported_history_is_not_taken_for_a_wrong_clock(conn: sqlite3.Connection) -> None:
+    now = time.time_ns() // 1_000_000
+    for number, (hours, method) in enumerate([(9, "manual"), (9000, "import"), (8000, "import"), (4000, "backfill")]):
+        stamp = now - hours * HOUR_MS
+        insert(conn, delivery_id=str(number), event_id=ulid_at(stamp * 1_000_000), ingest_method=method)
+    assert read.cursor_of(conn, ulid_at((now - 2 * HOUR_MS) * 1_000_000)) == 4
 
 
 def test_the_data_version_moves_with_the_commits_of_others(settings: Settings, ids: list[str]) -> None:

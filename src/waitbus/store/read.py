@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import sqlite3
 
-from waitbus.event import MAX_FIELDS_BYTES, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, ULID_MIN, Event, ulid_ms
+from waitbus.event import (
+    HISTORY_METHODS,
+    MAX_FIELDS_BYTES,
+    MAX_NAME_BYTES,
+    MAX_PAYLOAD_BYTES,
+    ULID_MIN,
+    Event,
+    is_ulid,
+    ulid_at,
+    ulid_ms,
+)
+from waitbus.store.clock import real_ns
 from waitbus.store.errors import explain
 from waitbus.store.frames import CUT, KINDS, MAX_SEQ, NAMES, as_text, decode, derived_seq, frame_of
 
@@ -205,28 +216,68 @@ def cursor_of(conn: sqlite3.Connection, since: str) -> int:
     """The `seq` after which a replay from `since` starts.
 
     An id we know is a place in commit order. One we do not is a point in time: it starts before the first event with
-    a greater id.
+    a greater id. An id of a clock that was a day wrong says nothing of when its event was written, its place does: one
+    from the future starts nothing early, and one that stands right before the start may belong to it.
     """
     known = seq_of(conn, since)
     if known is not None:
         return known
     if since == ULID_MIN:
         return 0  # from the start: also what a foreign program gave an id of its own making
-    nearest = _number(conn, "SELECT seq FROM events WHERE event_id > ? ORDER BY event_id LIMIT 1", since)
+    ahead_ms = real_ns(conn) // 1_000_000 + _WRONG_MS
+    ahead = ulid_at(ahead_ms * 1_000_000)
+    between = "SELECT seq FROM events WHERE event_id > ? AND event_id < ? ORDER BY event_id LIMIT 1"
+    nearest = _number(conn, between, since, ahead)
     # Rows without an id stand together in its index.
-    nameless = "SELECT min(seq) FROM events WHERE event_id IS NULL AND received_at >= ?"
-    unnamed = _number(conn, nameless, min(ulid_ms(since) * 1_000_000, MAX_SEQ))
+    nameless = "SELECT min(seq) FROM events WHERE event_id IS NULL AND received_at >= ? AND received_at < ?"
+    unnamed = _number(conn, nameless, min(ulid_ms(since) * 1_000_000, MAX_SEQ), ahead_ms * 1_000_000)
     if nearest is None or unnamed is not None:
         nearest = min(seq for seq in (nearest, unnamed, last_seq(conn) + 1) if seq is not None)
     # Ids of different processes may stand in another order than their commits: look for an earlier one, by
     # whichever index has less to walk (`+` keeps a column out of the choice of index).
     first = _number(conn, "SELECT seq FROM events ORDER BY seq LIMIT 1") or 0
     if nearest - first < last_seq(conn) - nearest:
-        query = "SELECT min(seq) FROM events WHERE +event_id > ? AND seq < ?"
+        query = "SELECT min(seq) FROM events WHERE +event_id > ? AND +event_id < ? AND seq < ?"
     else:
-        query = "SELECT min(seq) FROM events WHERE event_id > ? AND +seq < ?"
-    earlier = _number(conn, query, since, nearest)
-    return (nearest if earlier is None else earlier) - 1
+        query = "SELECT min(seq) FROM events WHERE event_id > ? AND event_id < ? AND +seq < ?"
+    earlier = _number(conn, query, since, ahead, nearest)
+    return _before_strays(conn, nearest if earlier is None else earlier, ahead_ms) - 1
+
+
+# A clock that is wrong by so much is not one that was set, but one that a test moves, or a battery that is empty.
+_WRONG_MS = 86_400_000
+_LOOK_BACK = 256
+_STAMPS = (
+    "SELECT seq, substr(CAST(event_id AS BLOB), 1, 27), received_at, ingest_method IN (?, ?) "
+    "FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?"
+)
+
+
+def _before_strays(conn: sqlite3.Connection, seq: int, ahead_ms: int) -> int:
+    """`seq`, or the first of the rows right before it whose clock was wrong: what those before them deny.
+
+    History is not looked at: its ids are of any time.
+    """
+    try:
+        rows = conn.execute(_STAMPS, (*HISTORY_METHODS, seq, _LOOK_BACK)).fetchall()
+    except sqlite3.Error as error:
+        if _is_too_big(error):
+            return seq
+        raise explain(error, conn) from error
+    start, latest = seq, 0
+    for place, event_id, received_at, is_history in reversed(rows):
+        stamp = _stamp_ms(event_id, received_at)
+        if not is_history and (stamp > ahead_ms or stamp < latest - _WRONG_MS):
+            start = min(start, place)
+        else:
+            start = seq
+            latest = latest if is_history else max(latest, stamp)
+    return start
+
+
+def _stamp_ms(event_id: bytes | None, received_at: object) -> int:
+    text = (event_id or b"").decode("ascii", "replace")
+    return ulid_ms(text) if is_ulid(text) else received_at // 1_000_000 if type(received_at) is int else 0
 
 
 def event_id_at(conn: sqlite3.Connection, seq: int) -> str | None:
