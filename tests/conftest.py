@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from hypothesis import settings as hypothesis_settings
 
 from waitbus import settings as settings_module
 from waitbus.settings import Settings
+from waitbus.store import hublock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,6 +116,47 @@ def unstarted_hub(settings: Settings, bus_dir: Path) -> Iterator[HubProcess]:
 @pytest.fixture
 def hub(unstarted_hub: HubProcess) -> HubProcess:
     return unstarted_hub.start()
+
+
+Hubs = Callable[..., HubProcess]
+
+
+@pytest.fixture
+def hubs(settings: Settings, bus_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hubs]:
+    """Starts hubs of other buses: keywords are the variables that differ from this bus's."""
+    made: list[HubProcess] = []
+
+    def start(**variables: str) -> HubProcess:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            made.append(HubProcess(settings_module.load(), bus_dir / f"other-{len(made)}.stderr"))
+            return made[-1].start()
+
+    yield start
+    for hub in made:
+        hub.close()
+
+
+def hub_pid(settings: Settings) -> int:
+    """The pid the running hub wrote into its lock; 0 when none does."""
+    return hublock.read(settings.hub_lock).pid or 0
+
+
+def stop_hub(settings: Settings) -> None:
+    """End the hub that was started, and wait until it is gone: its lock is free then."""
+    if pid := hub_pid(settings):
+        with suppress(ProcessLookupError):
+            os.kill(pid, 15)
+        with open(settings.hub_lock) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+@pytest.fixture
+def bus(settings: Settings) -> Iterator[Settings]:
+    """A bus without a hub, which may be started."""
+    yield settings
+    stop_hub(settings)
 
 
 class Peer:

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, Cli, HubProcess
+from tests.conftest import PATIENCE, Cli, HubProcess, hub_pid
 from tests.test_bad_input import Peers, numbers, refused, tick
-from tests.test_client_autostart import hub_pid
 from waitbus.client.emit import emit
 from waitbus.event import ULID_MIN, WaitbusError
 from waitbus.settings import Settings

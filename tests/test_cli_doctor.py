@@ -111,7 +111,7 @@ class TestDiagnosis:
     def test_a_hub_that_is_stopped(
         self, hub: HubProcess, doctor: Doctor, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("waitbus.cli.status._ANSWER_SEC", 0.05)
+        monkeypatch.setattr("waitbus.client.probe.ANSWER_SEC", 0.05)
         os.kill(hub.pid, signal.SIGSTOP)
         try:
             code, checks = doctor()

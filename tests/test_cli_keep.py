@@ -183,7 +183,7 @@ class TestStatus:
     def test_a_socket_that_nobody_answers_on(
         self, say: Say, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("waitbus.cli.status._ANSWER_SEC", 0.05)
+        monkeypatch.setattr("waitbus.client.probe.ANSWER_SEC", 0.05)
         os.makedirs(settings.runtime_dir, mode=0o700)
         with socket.socket(socket.AF_UNIX) as mute:
             mute.bind(settings.broadcast_socket)

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PATIENCE, Cli, HubProcess
-from tests.test_client_autostart import hub_pid, stop_hub
+from tests.conftest import PATIENCE, Cli, HubProcess, hub_pid, stop_hub
 from tests.test_client_subscribe import Daemon
 from waitbus import wire
 from waitbus.cli.parser import make_parser
@@ -143,8 +142,9 @@ class TestLive:
 
     def test_it_starts_a_hub_and_leaves_it(self, settings: Settings, cli: Cli) -> None:
         try:
-            done = cli("wait", "--timeout", "0", WAITBUS_AUTOSTART="1")
-            assert done.returncode == 124
+            emit(EventInsert(source="test", event_type="test"))
+            done = cli("wait", "--since", "start", "--timeout", str(PATIENCE), WAITBUS_AUTOSTART="1")
+            assert done.returncode == 0
             assert hub_pid(settings)
         finally:
             stop_hub(settings)

@@ -7,14 +7,13 @@ import gc
 import os
 import signal
 import socket
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import PATIENCE, HubProcess
-from tests.test_client_autostart import hub_pid, stop_hub
+from tests.conftest import PATIENCE, HubProcess, hub_pid, stop_hub
+from tests.test_client_autostart import held
 from waitbus.client.aio import AsyncSubscription, asubscribe
 from waitbus.client.core import HubError
 from waitbus.client.emit import emit, emit_many
@@ -283,24 +282,18 @@ class TestClose:
 
         asyncio.run(main())
 
-    def test_it_ends_the_wait_for_a_hub_that_starts(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        started, go_on = threading.Event(), threading.Event()
-
-        def slow(settings: Settings, *_: object) -> None:
-            started.set()
-            go_on.wait(PATIENCE)
-
-        monkeypatch.setattr("waitbus.client.aio.ensure_hub", slow)
-
+    def test_it_ends_the_wait_for_a_hub_that_starts(self, settings: Settings) -> None:
         async def main() -> None:
             events = asubscribe(autostart=True)
             waiting = asyncio.ensure_future(anext(events, None))
-            await asyncio.to_thread(started.wait, PATIENCE)
+            while not (events._start and events._wake):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
             await events.aclose()
             assert await asyncio.wait_for(waiting, PATIENCE) is None
-            go_on.set()
 
-        asyncio.run(main())
+        os.makedirs(settings.state_dir, mode=0o700)
+        with held(settings.autostart_lock):  # another client starts one, and does not get done
+            asyncio.run(main())
 
     def test_on_entering_too(self, settings: Settings) -> None:
         """A hub that accepts and does not answer."""

@@ -8,43 +8,24 @@ import select
 import socket
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from tests.conftest import PATIENCE, HubProcess
+from tests.conftest import PATIENCE, HubProcess, hub_pid, stop_hub
 from waitbus.client import autostart
-from waitbus.client.autostart import ensure_hub, hub_environ
+from waitbus.client.autostart import Start, ensure_hub, hub_environ
+from waitbus.client.connect import connect_to, dial
 from waitbus.client.core import HubError, Stream
 from waitbus.client.emit import emit
 from waitbus.client.subscribe import subscribe
 from waitbus.event import EventInsert
 from waitbus.settings import Settings, SettingsError, load
 from waitbus.store import hublock
-
-
-def hub_pid(settings: Settings) -> int:
-    """The pid the running hub wrote into its lock; 0 when none does."""
-    return hublock.read(settings.hub_lock).pid or 0
-
-
-def stop_hub(settings: Settings) -> None:
-    """End the hub that was started, and wait until it is gone: its lock is free then."""
-    if pid := hub_pid(settings):
-        with suppress(ProcessLookupError):
-            os.kill(pid, 15)
-        with open(settings.hub_lock) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-
-
-@pytest.fixture
-def bus(settings: Settings) -> Iterator[Settings]:
-    """A bus without a hub, which may be started."""
-    yield settings
-    stop_hub(settings)
 
 
 def log_of(settings: Settings) -> str:
@@ -113,11 +94,11 @@ def test_a_hub_too_busy_to_accept_is_one_that_runs(bus: Settings) -> None:
     waiting: list[socket.socket] = []
     with suppress(BlockingIOError):
         while len(waiting) < 1000:
-            waiting.append(autostart.connect(bus))
+            waiting.append(connect_to(bus.broadcast_socket))
     stream = Stream()
     stream.later(0)
     if len(waiting) < 1000:  # Linux says so; elsewhere it looks as if nobody listened
-        assert autostart.dial(stream, bus, True) == (None, False)
+        assert dial(stream, bus, True) == (None, False)
         assert stream.retry_at > 0
         ensure_hub(bus)
     assert not os.path.exists(bus.hub_log)
@@ -212,29 +193,35 @@ class TestFailure:
 
 
 @contextmanager
-def held(path: str) -> Iterator[None]:
+def held(path: str) -> Iterator[IO[str]]:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with open(path, "a") as lock:
         os.chmod(path, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock
 
 
-def test_another_hub_on_its_way_out_is_waited_for(bus: Settings) -> None:
-    """It holds the state directory, but does not listen any more."""
-    with held(bus.hub_lock):
-        starter = threading.Thread(target=ensure_hub, args=(bus,))
-        starter.start()
-        while not (os.path.exists(bus.hub_log) and "already runs" in log_of(bus)):
-            starter.join(0.02)
-    starter.join(PATIENCE)
+def test_another_hub_on_its_way_in_or_out_is_waited_for(bus: Settings) -> None:
+    """It has the lock of the store, but does not listen: nothing is launched that would only be refused."""
+    with Start(bus) as start:
+        with held(bus.hub_lock):
+            assert not start.step()
+            assert not start.run(0.0)
+            assert not os.path.exists(bus.hub_log)
+        assert start.run(time.monotonic() + PATIENCE)
     assert hub_pid(bus)
 
 
-def test_another_hub_that_never_listens_is_told(bus: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("says", [{"pid": 7}, {"pid": 7, "broadcast": "/nowhere/broadcast.sock"}])
+def test_another_hub_that_never_listens_is_told(
+    bus: Settings, monkeypatch: pytest.MonkeyPatch, says: dict[str, object]
+) -> None:
+    monkeypatch.setattr(autostart, "START_SEC", 0.0)
     monkeypatch.setattr(autostart, "_OTHER_HUB_SEC", 0.0)
-    with held(bus.hub_lock), pytest.raises(HubError, match="a hub already runs"):
-        ensure_hub(bus)
+    with held(bus.hub_lock) as lock:
+        hublock.write(lock.fileno(), says)
+        with pytest.raises(HubError, match=r"no hub came up in time, the one that has .*hub\.lock \(pid 7\)"):
+            ensure_hub(bus)
 
 
 def test_a_client_that_starts_one_and_never_gets_done_is_not_waited_for_forever(

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, Cli, HubProcess
+from tests.conftest import PATIENCE, Cli, HubProcess, Hubs
 from tests.test_hub_server import Peers, activated, numbered, numbers
 from waitbus.client.emit import emit_many
-from waitbus.settings import Settings, load
+from waitbus.settings import Settings
 from waitbus.store import hublock
 
 
@@ -52,26 +52,6 @@ def log(bus_dir: Path) -> Iterator[Log]:
     made = Log(bus_dir / "hub.stderr")
     yield made
     made.close()
-
-
-Hubs = Callable[..., HubProcess]
-
-
-@pytest.fixture
-def hubs(settings: Settings, bus_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hubs]:
-    """Starts hubs of other buses: keywords are the variables that differ from this bus's."""
-    made: list[HubProcess] = []
-
-    def start(**variables: str) -> HubProcess:
-        with monkeypatch.context() as patch:
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            made.append(HubProcess(load(), bus_dir / f"other-{len(made)}.stderr"))
-            return made[-1].start()
-
-    yield start
-    for hub in made:
-        hub.close()
 
 
 def refused(cli: Cli, *words: str, **variables: str) -> None:

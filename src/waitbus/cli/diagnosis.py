@@ -8,12 +8,12 @@ import sys
 import time
 
 import waitbus
-from waitbus.cli.status import hub_state
 from waitbus.cli.times import size, span
+from waitbus.client.probe import hub_state
 from waitbus.event import WaitbusError
-from waitbus.private import check_private_dir, check_private_socket
+from waitbus.private import RUNTIME, STATE, check_private_dir, check_private_socket
 from waitbus.settings import load
-from waitbus.store import migrate
+from waitbus.store import hublock, migrate
 from waitbus.store.importer import OLD_NAME
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
@@ -79,18 +79,29 @@ def _programs() -> Iterator[Finding]:
 
 
 def _directories(settings: Settings) -> Iterator[Finding]:
-    for name, path in (("state", settings.state_dir), ("runtime", settings.runtime_dir)):
-        yield _private(name, path, check_private_dir, "yours alone (0700)")
+    for name, path, setting in (("state", settings.state_dir, STATE), ("runtime", settings.runtime_dir, RUNTIME)):
+        yield _private(name, path, check_private_dir, setting, "yours alone (0700)")
 
 
 def _sockets(settings: Settings) -> Iterator[Finding]:
-    for name, path in (("broadcast", settings.broadcast_socket), ("doorbell", settings.doorbell_socket)):
-        yield _private(name, path, check_private_socket, "yours alone (0600)")
+    holder = hublock.read(settings.hub_lock)
+    running = hublock.is_held(settings.hub_lock)
+    for name, own, told in (
+        ("broadcast", settings.broadcast_socket, holder.broadcast),
+        ("doorbell", settings.doorbell_socket, holder.doorbell),
+    ):
+        path = told if running and told else own
+        found = _private(name, path, check_private_socket, RUNTIME, "yours alone (0600)")
+        if running and found.state == NOTE:
+            found.text = f"{path} is not there, although a hub runs ({holder.who}): it listens again within a second"
+        elif path != own:
+            found.text += f"; not {own}: the hub was started with other settings, and clients find it by its lock"
+        yield found
 
 
-def _private(name: str, path: str, check: Callable[[str], None], good: str) -> Finding:
+def _private(name: str, path: str, check: Callable[[str, str], None], setting: str, good: str) -> Finding:
     try:
-        check(path)
+        check(path, setting)
     except FileNotFoundError:
         return Finding(NOTE, name, f"{path} is not there: it is made when first needed")
     except WaitbusError as error:
@@ -119,11 +130,16 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 def _hub(settings: Settings) -> Iterator[Finding]:
     state = hub_state(settings)
-    if state["running"] and not state.get("problem"):
+    if state["running"]:
         pid = f", pid {state['pid']}" if state["pid"] is not None else ""
         up = f", for {span(state['uptime_sec'])}" if state["uptime_sec"] is not None else ""
+        version = state["version"]
         yield Finding(OK, "hub", f"up{pid}{up}")
-    elif os.path.lexists(settings.broadcast_socket) and not str(state["problem"]).startswith("no hub"):
+        if version not in (None, waitbus.__version__):
+            yield Finding(
+                NOTE, "hub", f"it is waitbus {version}: end it (kill {state['pid']}), the next client starts ours"
+            )
+    elif not str(state["problem"]).startswith("no hub"):
         yield Finding(BAD, "hub", f"{state['problem']}; its last words are in {settings.hub_log}")
     elif settings.autostart:
         yield Finding(NOTE, "hub", "none runs: the first client that needs one starts it")

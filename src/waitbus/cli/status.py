@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import time
 
-from waitbus import wire
 from waitbus.cli.output import has_colour, out, out_json, painted, safe
 from waitbus.cli.times import size, span
-from waitbus.client.autostart import ABSENT, connect
+from waitbus.client.probe import hub_state
 from waitbus.event import WaitbusError
-from waitbus.predicate import Predicate
-from waitbus.private import SettingsError, check_private_dir
+from waitbus.private import RUNTIME, STATE, SettingsError, check_private_dir
 from waitbus.settings import load
-from waitbus.store import hublock
 from waitbus.store.facts import facts
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from waitbus.settings import Settings
 
 UNWELL = 1
-_ANSWER_SEC = 5.0
 
 _DESCRIPTION = "Say whether the bus is well: the hub and how long it runs, the store and how big it is, the last event."
 _EPILOG = """\
@@ -49,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """Look at the hub and the store."""
     settings = load()
     hub, store = hub_state(settings), store_state(settings)
-    for state, path in ((hub, settings.runtime_dir), (store, settings.state_dir)):
+    for state, path, setting in ((hub, settings.runtime_dir, RUNTIME), (store, settings.state_dir, STATE)):
         try:
-            check_private_dir(path)
+            check_private_dir(path, setting)
         except FileNotFoundError:  # whoever needs it first makes it
             continue
         except SettingsError as error:
@@ -62,47 +58,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(hub, store)
     return UNWELL if problems else 0
-
-
-def hub_state(settings: Settings) -> dict[str, Any]:
-    """Whether a hub answers, which process it is, and for how many seconds it has run."""
-    state: dict[str, Any] = {"running": False, "pid": None, "uptime_sec": None, "socket": settings.broadcast_socket}
-    try:
-        connection = connect(settings)
-    except ABSENT:
-        state["problem"] = "no hub runs: the next client starts one" if settings.autostart else "no hub runs"
-        return state
-    except BlockingIOError:
-        state["problem"] = "the hub accepts no connection: it has too many to look at, or is stopped"
-        return state
-    except WaitbusError as error:
-        state["problem"] = str(error)
-        return state
-    # Nothing matches this: the hub says where it stands, and no event comes.
-    nothing = Predicate.from_object({"key": "event_id", "op": "eq", "value": ""})
-    try:
-        connection.settimeout(_ANSWER_SEC)
-        connection.sendall(wire.encode(wire.subscribe_frame(match=nothing, caught_up=True)))
-        decoder = wire.Decoder()
-        while data := connection.recv(wire.MAX_FRAME_BYTES):
-            for frame in map(wire.decode, decoder.feed(data)):
-                if frame.get("kind") == "subscribe_ack":
-                    state.update(running=True, pid=_pid(settings))
-                    if "caught_up" not in (frame.get("features") or ()):
-                        return state
-                elif frame.get("kind") == "daemon_heartbeat":
-                    state["uptime_sec"] = frame.get("uptime_sec")
-                    return state
-        state["problem"] = "the hub ended the connection without an answer"
-    except (OSError, wire.WireError):
-        state["problem"] = f"the hub gave no answer within {_ANSWER_SEC:g} s: is it stopped?"
-    finally:
-        connection.close()
-    return state
-
-
-def _pid(settings: Settings) -> int | None:
-    return hublock.read(settings.hub_lock).pid
 
 
 def store_state(settings: Settings) -> dict[str, Any]:
@@ -146,6 +101,8 @@ def _print(hub: dict[str, Any], store: dict[str, Any]) -> None:
     else:
         _line("hub", hub["problem"], "red")
     _line("socket", hub["socket"])
+    if hub.get("note"):
+        _line("", hub["note"])
     _line("store", f"{store['path']}, {size(store['bytes'])}, {store['events']:,} events")
     last = store["last_event"]
     if store.get("problem"):

@@ -13,11 +13,9 @@ from waitbus.cli.output import flush
 from waitbus.cli.patience import OutputLate, Until, outlet
 from waitbus.cli.show import add_format, printer
 from waitbus.cli.streams import OutputLost
-from waitbus.client.subscribe import subscribe
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from waitbus.client.subscribe import Subscription
+from waitbus.client.bookmark import prepare
+from waitbus.client.subscribe import Subscription
+from waitbus.settings import load
 
 ONLY_PRINTS = True  # what is printed is all it is for
 TIMED_OUT = 124
@@ -87,7 +85,10 @@ def _print(args: argparse.Namespace, deadline: float | None) -> int:
     show = printer(args.format)
     autostart = False if args.no_autostart else None
     seen = 0
-    with subscribe(*args.match, source=args.source, since=args.since, autostart=autostart) as events:
+    settings = load()
+    stream, inbox = prepare(tuple(args.match), args.source, args.since, None, settings)
+    with Subscription(stream, settings, inbox=inbox, autostart=autostart) as events:
+        events.open(deadline)
         pipe = _reader_of_ours()
         while deadline is None or time.monotonic() < deadline:
             items = events.receive(time.monotonic())
@@ -118,8 +119,7 @@ def _sleep(events: Subscription, pipe: int | None, deadline: float | None) -> No
     """Until the hub has something, the reader left, or `deadline`."""
     fd = events.fileno()
     now = time.monotonic()
-    until = events.stream.read_until if fd >= 0 else max(now, events.stream.retry_at)
-    until = min(until, now + _POLL_MAX_SEC if deadline is None else deadline)
+    until = min(events.stream.due, now + _POLL_MAX_SEC if deadline is None else deadline)
     poll = select.poll()
     if fd >= 0:
         poll.register(fd, select.POLLIN)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from waitbus.client.autostart import dial, ensure_hub
 from waitbus.client.bookmark import prepare
-from waitbus.client.core import FIRST_SEND_SEC, RECV_BYTES, Truncated
+from waitbus.client.connect import dial, is_same_store
+from waitbus.client.core import OPEN_SEC, RECV_BYTES, Truncated, send_by
 from waitbus.settings import load
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self, TypeVar
 
+    from waitbus.client.autostart import Start
     from waitbus.client.bookmark import Inbox
     from waitbus.client.core import Stream
     from waitbus.event import Event
@@ -53,17 +54,34 @@ def asubscribe(
 class AsyncSubscription:
     """An asynchronous iterator of events. Made by `asubscribe`; for one task at a time."""
 
-    __slots__ = ("_asked", "_autostart", "_closed", "_inbox", "_settings", "_socket", "_timeout", "_wake", "stream")
+    __slots__ = (
+        "_asked",
+        "_autostart",
+        "_closed",
+        "_inbox",
+        "_late",
+        "_settings",
+        "_socket",
+        "_start",
+        "_timeout",
+        "_wake",
+        "stream",
+    )
 
     def __init__(
         self, stream: Stream, inbox: Inbox, settings: Settings, timeout: float | None, autostart: bool
     ) -> None:
         self.stream = stream
+        stream.is_ours = lambda store: is_same_store(settings, store)
         self._inbox = inbox
         self._settings = settings
         self._timeout = timeout
         self._autostart = autostart
         self._socket: socket.socket | None = None
+        # A hub that gets ready, until it listens.
+        self._start: Start | None = None
+        # Whether there was no time left when it was opened.
+        self._late = False
         self._closed = False
         self._asked = False
         # Ends the rest of the task that waits for an event; None while none does.
@@ -81,11 +99,14 @@ class AsyncSubscription:
         self._closed = True
         self._awaken()
         self._drop()
+        self._end_start()
 
     async def __aenter__(self) -> Self:
+        deadline = None if self._timeout is None else time.monotonic() + max(self._timeout, OPEN_SEC)
         try:
-            while not self.stream.ready and not self._closed:
-                await self._step(None)
+            while not self.stream.ready and not self._closed and not self._late:
+                came = await self._step(deadline)
+                self._late = not came and deadline is not None and time.monotonic() >= deadline
             self._inbox.begin()
         except BaseException:
             self.close()
@@ -112,7 +133,9 @@ class AsyncSubscription:
 
     async def _next(self) -> Event | None:
         """The next event; None when it was closed, or nothing came in time."""
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        patience = 0.0 if self._late else self._timeout
+        deadline = None if patience is None else time.monotonic() + patience
+        self._late = False
         while not self._closed:
             item = self._inbox.take()
             if item is None:
@@ -137,8 +160,10 @@ class AsyncSubscription:
     async def _step(self, deadline: float | None) -> bool:
         """One connect or one read, no longer than `deadline`; what came is in the inbox. False when nothing came."""
         stream, now = self.stream, time.monotonic()
+        if self._start is not None:
+            return await self._get_ready(self._start, deadline)
         if self._socket is None and stream.retry_at <= now:
-            await self._connect()
+            await self._connect(deadline)
             return True
         await self._rest(stream.patience(now, deadline), self._socket)
         if self._socket is None:  # it was not there, or was closed meanwhile
@@ -157,15 +182,17 @@ class AsyncSubscription:
             self._drop()
         return True
 
-    async def _connect(self) -> None:
-        stream = self.stream
+    async def _connect(self, deadline: float | None) -> None:
+        stream, now = self.stream, time.monotonic()
         self._socket, start = dial(stream, self._settings, self._autostart)
         if start:
-            await self._in_thread(ensure_hub, self._settings)
+            from waitbus.client.autostart import Start
+
+            self._start = Start(self._settings, may_launch=self._autostart)
         if self._socket is None:
             return
         try:
-            await self._send(self._socket, stream.first_frame(time.monotonic(), time.time_ns()))
+            await self._send(self._socket, stream.first_frame(now, time.time_ns()), send_by(now, deadline))
         except OSError:
             self._drop()
             stream.lost(time.monotonic())
@@ -174,8 +201,21 @@ class AsyncSubscription:
             stream.hang_up()
             raise
 
-    async def _send(self, found: socket.socket, frame: bytes) -> None:
-        rest, deadline = memoryview(frame), time.monotonic() + FIRST_SEND_SEC
+    async def _get_ready(self, start: Start, deadline: float | None) -> bool:
+        """Let a hub get ready, a step at a time: False when it is not. A cancelled wait goes on with it next time."""
+        try:
+            ready = start.step()
+        except BaseException:
+            self._end_start()
+            raise
+        if ready:
+            self._end_start()
+            return True
+        await self._rest(start.patience(time.monotonic(), deadline), start if start.fileno() >= 0 else None)
+        return False
+
+    async def _send(self, found: socket.socket, frame: bytes, deadline: float) -> None:
+        rest = memoryview(frame)
         while rest and not self._closed:
             try:
                 rest = rest[found.send(rest) :]
@@ -196,8 +236,10 @@ class AsyncSubscription:
         finally:
             found.cancel()
 
-    async def _rest(self, patience: float | None, found: socket.socket | None = None, *, writing: bool = False) -> None:
-        """Until the socket is ready, `patience` seconds have passed, or somebody wakes us."""
+    async def _rest(
+        self, patience: float | None, found: socket.socket | Start | None = None, *, writing: bool = False
+    ) -> None:
+        """Until the descriptor is ready, `patience` seconds have passed, or somebody wakes us."""
         loop = asyncio.get_running_loop()
         awake: asyncio.Future[None] = loop.create_future()
 
@@ -230,6 +272,11 @@ class AsyncSubscription:
         found, self._socket = self._socket, None
         if found is not None:
             found.close()
+
+    def _end_start(self) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            start.close()
 
     def __del__(self) -> None:
         self._drop()

@@ -1,4 +1,4 @@
-"""Reach the hub, and start one where there is none: one at a time, by lock, detached, with no more than it needs.
+"""Start a hub where there is none: one at a time, by lock, detached, with no more than it needs.
 
 The started hub is nobody's child and holds no secret of the client's environment; it leaves when nobody is connected.
 """
@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import sys
 import time
 
-from waitbus.client.core import HubError
+from waitbus.client.connect import ABSENT, connect_to, places
+from waitbus.client.core import NO_HUB, HubError
 from waitbus.event import one_line
-from waitbus.private import RUNTIME, check_private_socket, ensure_private_dir
+from waitbus.private import RUNTIME, ensure_private_dir
+from waitbus.store import hublock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
-    from waitbus.client.core import Stream
     from waitbus.settings import Settings
 
-ABSENT = (FileNotFoundError, ConnectionRefusedError)
-# A hub may have to import 0.2.0's store before it listens.
+# How long a hub may take that says nothing yet: it may have to import 0.2.0's store before it listens.
 START_SEC = 60.0
+# And one that has said where it listens, and does not: it has lost its place and looks for it, or is about to leave.
+_OTHER_HUB_SEC = 10.0
 _RETRY_FIRST_SEC = 0.005
 _RETRY_LAST_SEC = 0.1
-# What a hub says that found another one holding the state directory. When that one does not listen (it starts, or
-# drains and leaves), it is waited for.
+# What a hub says that found another one with the lock of the store; that one is waited for.
 _TAKEN = "a hub already runs"
-_OTHER_HUB_SEC = 10.0
 _LOG_KEEP_BYTES = 256 * 1024
 _READY_FD = 3
 # The shell lets the hub go into the background and leaves: the hub is init's child, no zombie and no surprise for a
@@ -42,108 +42,159 @@ _KEPT_PREFIXES = ("COVERAGE_", "DYLD_", "LC_", "PYTHON", "XDG_")
 _DEFAULT_SIGNALS = (1, 2, 3, 13, 15)
 
 
-def connect(settings: Settings) -> socket.socket:
-    """A connection to the hub, not blocking.
+def ensure_hub(settings: Settings, deadline: float | None = None) -> bool:
+    """Return True when a hub listens; start one where there is none. However many ask at once, one hub starts.
 
-    Raises one of `ABSENT` when nobody listens, ``BlockingIOError`` when the hub has too many connections to accept yet,
-    `SettingsError` when the socket is another user's or open to one.
+    False when `deadline` (of ``time.monotonic()``) came first. Raises `HubError` with the reason when none can start.
     """
-    path = settings.broadcast_socket
-    check_private_socket(path)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.setblocking(False)
-        connection.connect(path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    with Start(settings) as start:
+        return start.run(deadline)
 
 
-def dial(stream: Stream, settings: Settings, may_start: bool) -> tuple[socket.socket | None, bool]:
-    """One try of a subscription to connect: the connection, or None and whether a hub is to be started first."""
-    now = time.monotonic()
-    try:
-        return connect(settings), False
-    except BlockingIOError:
-        stream.later(now)
-        return None, False
-    except ABSENT:
-        return None, stream.absent(now, may_start)
+class Start:
+    """A hub getting ready: ours, another client's, or one that has the lock and does not listen yet.
 
-
-def ensure_hub(settings: Settings) -> None:
-    """Return when a hub listens; start one where there is none. However many ask at once, one hub starts.
-
-    Raises `HubError` with the reason when none can be started.
+    In steps that never wait, so that its user waits as long as it wants; what was begun goes on without it.
+    `may_launch`: whether to start one where none has the lock. Raises `HubError` when none will come.
     """
-    if _listens(settings):
-        return
-    deadline = time.monotonic() + START_SEC
-    ensure_private_dir(settings.runtime_dir, RUNTIME)
-    ensure_private_dir(settings.state_dir)
-    lock = _open(settings.autostart_lock, os.O_RDWR)
-    try:
-        delay = _RETRY_FIRST_SEC
-        while not _try_lock(lock):
-            time.sleep(delay)  # another client starts it just now
-            if _listens(settings):
-                return
-            if time.monotonic() >= deadline:
-                raise HubError(f"no hub came up in time: look at {settings.hub_log}, or run `waitbus status`")
-            delay = min(_RETRY_LAST_SEC, delay * 2)
-        _start(settings, deadline)
-    finally:
-        os.close(lock)
 
+    __slots__ = ("_began", "_delay", "_lock", "_log", "_log_begin", "_may_launch", "_ready", "_settings")
 
-def _listens(settings: Settings) -> bool:
-    try:
-        connect(settings).close()
-    except BlockingIOError:
+    def __init__(self, settings: Settings, *, may_launch: bool = True) -> None:
+        self._settings = settings
+        self._may_launch = may_launch
+        self._began = time.monotonic()
+        self._delay = _RETRY_FIRST_SEC
+        self._lock = -1
+        self._ready = -1
+        self._log = -1
+        self._log_begin = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go. A hub on its way goes on."""
+        for name in ("_lock", "_ready", "_log"):
+            fd = getattr(self, name)
+            setattr(self, name, -1)
+            if fd >= 0:
+                os.close(fd)
+
+    def fileno(self) -> int:
+        """What becomes readable when the hub that was started says something; -1: ask again after `patience`."""
+        return self._ready
+
+    def patience(self, now: float, deadline: float | None = None) -> float:
+        """For how many seconds to wait before the next `step`, unless `fileno` is readable earlier."""
+        until = self._began + START_SEC if self._ready >= 0 else now + self._delay
+        return max(0.0, (until if deadline is None else min(until, deadline)) - now)
+
+    def run(self, deadline: float | None = None) -> bool:
+        """Whether a hub listens, at `deadline` at the latest."""
+        while not self.step():
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return False
+            patience = self.patience(now, deadline)
+            if self._ready >= 0:
+                _wait_readable(self._ready, patience)
+            else:
+                time.sleep(patience)
         return True
-    except ABSENT:
+
+    def step(self) -> bool:
+        """Do what can be done now. True when a hub listens."""
+        if self._ready >= 0:
+            return self._listen_to_ours()
+        held = hublock.is_held(self._settings.hub_lock)
+        if self._listens(held):
+            return True
+        if held:
+            self._wait_for_other()
+        elif not self._may_launch:
+            raise HubError(NO_HUB)
+        elif self._take_lock():
+            self._launch()
+        else:
+            self._give_up_after(START_SEC, "another client has been starting one for so long")
+        self._delay = min(_RETRY_LAST_SEC, self._delay * 2)
         return False
-    return True
 
+    def _listens(self, held: bool) -> bool:
+        """Whether a hub listens. What the lock says counts while somebody holds it, and else our own place alone."""
+        for path in places(self._settings) if held else (self._settings.broadcast_socket,):
+            try:
+                connect_to(path).close()
+            except BlockingIOError:
+                return True
+            except ABSENT:
+                continue
+            return True
+        return False
 
-def _start(settings: Settings, deadline: float) -> None:
-    """Start a hub while holding the lock. Tried again as long as another hub is on its way in or out."""
-    other = min(deadline, time.monotonic() + _OTHER_HUB_SEC)
-    delay = _RETRY_FIRST_SEC
-    while not _listens(settings):  # the one who held the lock before may have been quicker
-        reason = _launch(settings, deadline)
-        if reason is None or _listens(settings):
-            return
-        if not reason.startswith(_TAKEN) or time.monotonic() >= other:
-            raise HubError(f"the hub could not start: {reason} (log: {settings.hub_log})")
-        time.sleep(delay)
-        delay = min(1.0, delay * 4)
+    def _wait_for_other(self) -> None:
+        holder = hublock.read(self._settings.hub_lock)
+        where = f"listens on {holder.broadcast}, which is not there" if holder.broadcast else "does not listen yet"
+        patience = _OTHER_HUB_SEC if holder.broadcast else START_SEC
+        self._give_up_after(patience, f"the one that has {self._settings.hub_lock} ({holder.who}) {where}")
 
+    def _give_up_after(self, patience: float, why: str) -> None:
+        if time.monotonic() >= self._began + patience:
+            raise HubError(f"no hub came up in time, {why}: look at {self._settings.hub_log}, or run `waitbus status`")
 
-def _launch(settings: Settings, deadline: float) -> str | None:
-    """Start the process and wait until it listens. None, or the reason why it does not."""
-    log = _open(settings.hub_log, os.O_WRONLY | os.O_APPEND)
-    try:
-        begin = os.fstat(log).st_size
-        if begin > _LOG_KEEP_BYTES:
-            os.ftruncate(log, 0)
-            begin = 0
-        ready, told = os.pipe()
+    def _take_lock(self) -> bool:
+        import fcntl
+
+        if self._lock < 0:
+            ensure_private_dir(self._settings.state_dir)
+            ensure_private_dir(self._settings.runtime_dir, RUNTIME)
+            self._lock = _open(self._settings.autostart_lock, os.O_RDWR)
         try:
-            _spawn(settings, log, told)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _launch(self) -> None:
+        """Start the process, which writes to a pipe when it listens."""
+        log = _open(self._settings.hub_log, os.O_WRONLY | os.O_APPEND)
+        self._log = log
+        self._log_begin = os.fstat(log).st_size
+        if self._log_begin > _LOG_KEEP_BYTES:
+            os.ftruncate(log, 0)
+            self._log_begin = 0
+        self._ready, told = os.pipe()
+        try:
+            _spawn(self._settings, log, told)
         finally:
             os.close(told)
-        try:
-            if not _wait_readable(ready, deadline):
-                return f"it did not listen within {START_SEC:.0f} s"
-            if os.read(ready, 64):
-                return None
-        finally:
-            os.close(ready)
-        return _last_line(settings.hub_log, begin) or _silence(log)
-    finally:
-        os.close(log)
+
+    def _listen_to_ours(self) -> bool:
+        if not _wait_readable(self._ready, 0):
+            if time.monotonic() >= self._began + START_SEC:
+                raise self._failed(f"it did not listen within {START_SEC:.0f} s")
+            return False
+        said = os.read(self._ready, 64)
+        os.close(self._ready)
+        self._ready = -1
+        reason = "" if said else _last_line(self._settings.hub_log, self._log_begin) or _silence(self._log)
+        os.close(self._log)
+        self._log = -1
+        if reason and not reason.startswith(_TAKEN):
+            raise self._failed(reason)
+        if reason:
+            self._give_up_after(START_SEC, "others come and go")
+        return not reason
+
+    def _failed(self, reason: str) -> HubError:
+        return HubError(f"the hub could not start: {reason} (log: {self._settings.hub_log})")
 
 
 def _spawn(settings: Settings, log: int, told: int) -> None:
@@ -223,20 +274,10 @@ def _open(path: str, flags: int) -> int:
         raise HubError(f"cannot open {path} to start a hub: {error.strerror}") from None
 
 
-def _try_lock(fd: int) -> bool:
-    import fcntl
-
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _wait_readable(fd: int, deadline: float) -> bool:
+def _wait_readable(fd: int, patience: float) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+    return bool(poll.poll(patience * 1000))
 
 
 def _silence(log: int) -> str:

@@ -23,7 +23,7 @@ from waitbus.settings import SettingsError, parse_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from waitbus.predicate import Predicate
@@ -37,8 +37,12 @@ GRACE_SEC = 1.0
 # How much a face reads at once, and how long a hub may take to accept the first frame.
 RECV_BYTES = 65536
 FIRST_SEND_SEC = 10.0
+# What a subscription may take at least to reach a hub that runs, however short its time-out.
+OPEN_SEC = 0.4
 _FIRST_DELAY_SEC = 0.02
 _LAST_DELAY_SEC = 1.0
+# Past so many the delay grows no more.
+_FAILURES_MAX = 10
 # A subscription that was never answered gives up after so many connections that ended without a word.
 _UNANSWERED_MAX = 8
 # So many hubs in a row are started that are gone before they answer.
@@ -50,6 +54,9 @@ _FRAME_KEYS = frozenset(FRAME_KEYS)
 # How many event_ids are remembered against a repeat, when a cursor that was pruned is resolved by its time.
 _RECENT_MAX = 256
 _NO_CHANCE = "0" * 16
+
+
+NO_HUB = "no hub is running and autostart is off: start one with `waitbus serve hub`, or set WAITBUS_AUTOSTART=1"
 
 
 class HubError(WaitbusError):
@@ -102,11 +109,14 @@ class Stream:
         "acked",
         "asked_at",
         "cursor",
+        "foreign",
         "history_from",
+        "is_ours",
         "live",
         "predicate",
         "read_until",
         "retry_at",
+        "strays",
     )
 
     def __init__(
@@ -127,6 +137,11 @@ class Stream:
         self.asked_at = 0.0
         self.read_until = 0.0
         self.retry_at = 0.0
+        # Whether the store that a hub names is the one that is meant; None: whatever it serves will do.
+        self.is_ours: Callable[[str], bool] | None = None
+        # How many hubs in a row were met that serve another store, and which one the last of them serves.
+        self.strays = 0
+        self.foreign = ""
         # Spreads the reconnects of many clients of one dead hub: a fraction of the delay, 0..1.
         self._jitter = jitter
         self._answered = False
@@ -230,14 +245,12 @@ class Stream:
         """Try again after a while that grows with every failure; at once after a connection that was of use."""
         delay = min(_LAST_DELAY_SEC, _FIRST_DELAY_SEC * 2 ** (self._failures - 1)) if self._failures else 0.0
         self.retry_at = now + delay * (1 - self._jitter / 2)
-        self._failures += 1
+        self._failures = min(self._failures + 1, _FAILURES_MAX)
 
     def absent(self, now: float, may_start: bool) -> bool:
         """Nobody listens. True: start a hub now. False: `retry_at` says when to look again. Raises `HubError`."""
         if not self._answered and not may_start:
-            raise HubError(
-                "no hub is running and autostart is off: start one with `waitbus serve hub`, or set WAITBUS_AUTOSTART=1"
-            )
+            raise HubError(NO_HUB)
         if may_start and (not self._answered or now - self._lost_at >= GRACE_SEC):
             self._starts += 1
             if self._starts > _STARTS_MAX:
@@ -261,7 +274,11 @@ class Stream:
         elif not self.acked:
             if kind != "subscribe_ack":
                 raise wire.WireError("the first frame is no ack")
-            self._on_ack(frame, items)
+            if self._is_stray(frame.get("store")):
+                self.hang_up()
+                self.retry_at = now
+            else:
+                self._on_ack(frame, items)
         elif kind == "event":
             self._failures = 0
             self._on_event(frame, items)
@@ -271,6 +288,15 @@ class Stream:
         elif kind == "daemon_heartbeat":
             self._failures = 0
             self._on_heartbeat(frame, items)
+
+    def _is_stray(self, store: object) -> bool:
+        """Whether the hub says that it serves another store. A daemon of 0.2.0 does not say."""
+        if not isinstance(store, str) or self.is_ours is None or self.is_ours(store):
+            self.strays = 0
+            return False
+        self.strays += 1
+        self.foreign = one_line(store)
+        return True
 
     def _on_ack(self, frame: Mapping[str, Any], items: list[Item]) -> None:
         self.acked = self._answered = True
@@ -369,6 +395,12 @@ def history_since(cursor: str | None) -> float:
 def is_time(cursor: str) -> bool:
     """Whether a cursor is a point in time, as `ulid_at` makes them, and not an event's id."""
     return cursor.endswith(_NO_CHANCE)
+
+
+def send_by(now: float, deadline: float | None) -> float:
+    """Until when the hub may take to accept the first frame, when the caller's `deadline` counts, too."""
+    latest = now + FIRST_SEND_SEC
+    return latest if deadline is None else min(latest, max(deadline, now + OPEN_SEC))
 
 
 def since_ulid(since: str | None, unix_ns: int) -> str | None:

@@ -11,6 +11,7 @@ import atexit
 import errno
 
 from waitbus.settings import load
+from waitbus.store import hublock
 from waitbus.store.append import Appender, BatchResult
 
 TYPE_CHECKING = False
@@ -51,31 +52,43 @@ def emit_many(events: Iterable[EventInsert], *, settings: Settings | None = None
 class Bell:
     """Wakes a hub: one datagram on its bell, else (0.2.0's daemon) one byte on its doorbell.
 
-    Best effort: it never blocks and never raises. A ring that is missed delays delivery by at most a second.
+    The lock of the store says where the hub's bell is; our own place counts where it says nothing. Best effort: it
+    never blocks and never raises. A ring that is missed delays delivery by at most a second.
     """
 
-    __slots__ = ("_bell", "_doorbell", "_socket")
+    __slots__ = ("_bell", "_doorbell", "_lock", "_socket", "_told")
 
     def __init__(self, settings: Settings) -> None:
         self._bell = settings.bell_socket
         self._doorbell = settings.doorbell_socket
+        self._lock = settings.hub_lock
+        # The bell that the lock named, as long as somebody hears it.
+        self._told: str | None = None
         # Made at once and not with the first ring, which two threads may do at the same time.
         self._socket = _datagram_socket()
 
     def ring(self) -> None:
         """Ring once. Several rings before the hub looks are one."""
-        if self._socket is None:
-            self._ring_doorbell()
+        told = self._told
+        if told is not None and self._send(told):
             return
+        told = self._told = hublock.read(self._lock).bell
+        if not (told is not None and self._send(told)) and not self._send(self._bell):
+            self._ring_doorbell()
+
+    def _send(self, bell: str) -> bool:
+        """Whether somebody hears this bell."""
+        if self._socket is None:
+            return False
         try:
-            # Addressed anew each time: a hub that was started in between is found without a failure first, and the
-            # socket holds nothing that threads or a forked child could disturb.
-            self._socket.sendto(b".", self._bell)
+            # Addressed each time: a hub that was started in between is found without a failure first, and the socket
+            # holds nothing that threads or a forked child could disturb.
+            self._socket.sendto(b".", bell)
         except BlockingIOError:
-            return  # its queue is full of rings
+            return True  # its queue is full of rings
         except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                self._ring_doorbell()
+            return error.errno == errno.ENOBUFS
+        return True
 
     def _ring_doorbell(self) -> None:
         try:

@@ -36,11 +36,13 @@ def from_store(settings: Settings, event_id: str) -> Event | None:
         conn.close()
 
 
-def committed_after(settings: Settings, cursor: str, wanted: Predicate | None) -> Iterator[dict[str, Any]]:
+def committed_after(
+    settings: Settings, cursor: str, wanted: Predicate | None, *, alone: bool = False
+) -> Iterator[dict[str, Any]]:
     """The frames of all events after `cursor` that may match, as far as they are committed now, in commit order.
 
     What cannot match by its columns is passed over; `wanted` is to be asked about the rest. Gives nothing where there
-    is no store, or none that we may read. Raises `StoreDamaged`.
+    is no store, or none that we may read. Raises `StoreDamaged`; `alone`, when no hub looks, `StoreError`, too.
     """
     if not os.path.exists(settings.db_path):
         return
@@ -49,6 +51,8 @@ def committed_after(settings: Settings, cursor: str, wanted: Predicate | None) -
     except StoreDamaged:
         raise
     except (StoreError, SettingsError):
+        if alone:
+            raise
         return
     try:
         seq, end = cursor_of(conn, cursor), last_seq(conn)

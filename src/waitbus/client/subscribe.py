@@ -9,9 +9,9 @@ import os
 import time
 from socket import SHUT_RDWR
 
-from waitbus.client.autostart import dial, ensure_hub
 from waitbus.client.bookmark import Inbox, prepare
-from waitbus.client.core import FIRST_SEND_SEC, RECV_BYTES, HubError, Truncated
+from waitbus.client.connect import dial, is_same_store
+from waitbus.client.core import OPEN_SEC, RECV_BYTES, HubError, Truncated, send_by
 from waitbus.event import Event
 from waitbus.settings import load
 
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
+    from waitbus.client.autostart import Start
     from waitbus.client.core import Item, Stream
     from waitbus.predicate import Predicate
     from waitbus.settings import Settings
 
 
 _FOUND_MAX = 10_000
+# So often it is looked whether the subscription was closed, while a hub gets ready.
+_SLICE_SEC = 0.25
 
 
 def subscribe(
@@ -47,8 +50,9 @@ def subscribe(
     `since` begins in the past: an event_id (strictly after it), a duration back from now (``"10m"``) or ``"start"``.
     `bookmark` names a file that holds the cursor between runs; once there, it wins over `since`. It is written when the
     next event is asked for, so that a crash repeats an event rather than loses one. `timeout`, in seconds, ends the
-    iteration when no event came for that long; the connection stays, and iterating again goes on. `autostart` overrides
-    the setting: whether to start a hub if none runs.
+    iteration when no event came for that long; the connection stays, and iterating again goes on. It holds for reaching
+    the hub, too: one that does not answer within it (or half a second) is an iteration without an event. `autostart`
+    overrides the setting: whether to start a hub if none runs.
 
     The iterator is a context manager with `close()`, which any thread may call: it ends an iteration that waits in
     another one. All else is for one thread at a time. After a fork the child goes on with a connection of its own.
@@ -56,7 +60,8 @@ def subscribe(
     """
     settings = settings or load()
     stream, inbox = prepare(predicates, source, since, bookmark, settings)
-    return Subscription(stream, settings, inbox=inbox, timeout=timeout, autostart=autostart).open()
+    deadline = None if timeout is None else time.monotonic() + max(timeout, OPEN_SEC)
+    return Subscription(stream, settings, inbox=inbox, timeout=timeout, autostart=autostart).open(deadline)
 
 
 class Subscription:
@@ -68,9 +73,11 @@ class Subscription:
         "_closed",
         "_found",
         "_inbox",
+        "_late",
         "_pid",
         "_settings",
         "_socket",
+        "_start",
         "_timeout",
         "stream",
     )
@@ -85,11 +92,16 @@ class Subscription:
         autostart: bool | None = None,
     ) -> None:
         self.stream = stream
+        stream.is_ours = lambda store: is_same_store(settings, store)
         self._inbox = inbox or Inbox(stream, None)
         self._settings = settings
         self._timeout = timeout
         self._autostart = settings.autostart if autostart is None else autostart
         self._socket: socket.socket | None = None
+        # A hub that gets ready, until it listens.
+        self._start: Start | None = None
+        # Whether there was no time left when it was opened.
+        self._late = False
         self._pid = os.getpid()
         # What was found in the store before the hub told it.
         self._found: set[str] = set()
@@ -97,13 +109,15 @@ class Subscription:
         self._closed = False
         self._busy = False
 
-    def open(self) -> Self:
-        """Connect, and return when the hub has answered. What came along is kept for `receive`."""
+    def open(self, deadline: float | None = None) -> Self:
+        """Connect, and return when the hub has answered, or at `deadline`. What came along is kept for `receive`."""
         try:
             self._check_open()
-            while not self.stream.ready:
-                self._inbox.extend(self._step(None) or ())
+            while not self.stream.ready and not self._late:
+                came = self._step(deadline)
+                self._inbox.extend(came or ())
                 self._check_open()
+                self._late = came is None and deadline is not None and time.monotonic() >= deadline
             self._inbox.begin()
         except BaseException:
             self.close()
@@ -133,12 +147,16 @@ class Subscription:
         event = from_store(self._settings, item.event_id)
         return event if event is not None and self.stream.gives(event.as_frame()) else None
 
-    def untold(self) -> Iterator[Event]:
-        """What the store has that is wanted and did not come, each event once: nothing, unless the hub is behind."""
+    def untold(self, *, alone: bool = False) -> Iterator[Event]:
+        """What the store has that is wanted and did not come, each event once: nothing, unless the hub is behind.
+
+        `alone`: no hub looks, and a store that cannot be read is an error.
+        """
         from waitbus.client.fetch import committed_after
 
         stream, cursor = self.stream, self.stream.resume_at
-        for frame in () if cursor is None else committed_after(self._settings, cursor, stream.predicate):
+        found = () if cursor is None else committed_after(self._settings, cursor, stream.predicate, alone=alone)
+        for frame in found:
             if frame["event_id"] not in self._found and stream.wants(frame):
                 if len(self._found) >= _FOUND_MAX:
                     self._found.clear()
@@ -146,8 +164,10 @@ class Subscription:
                 yield Event.from_frame(frame)
 
     def fileno(self) -> int:
-        """The socket's descriptor, to be polled, until `stream.due`, before `receive`; -1 while unconnected."""
-        return -1 if self._socket is None else self._socket.fileno()
+        """What to poll, until `stream.due`, before `receive`: the socket, or a hub that gets ready; -1: nothing."""
+        if self._socket is not None:
+            return self._socket.fileno()
+        return -1 if self._start is None else self._start.fileno()
 
     def close(self) -> None:
         """End the subscription. The bookmark stays at the last event after which another was asked for."""
@@ -184,12 +204,14 @@ class Subscription:
             if self._pid != os.getpid():  # a forked child: the socket stays the parent's
                 self._pid = os.getpid()
                 self._drop()
+                self._end_start()
                 self.stream.hang_up()
             return self._connect(deadline) if self._socket is None else self._take(self._socket, deadline)
         finally:
             self._busy = False
             if self._closed:
                 self._drop()
+                self._end_start()
 
     def _take(self, found: socket.socket, deadline: float | None) -> list[Item] | None:
         data = self._read(found, deadline)
@@ -202,24 +224,48 @@ class Subscription:
 
     def _connect(self, deadline: float | None) -> list[Item] | None:
         stream, now = self.stream, time.monotonic()
+        if self._start is not None:
+            return self._get_ready(self._start, deadline)
         if stream.retry_at > now:
             time.sleep(stream.patience(now, deadline))
             return None
         found, start = dial(stream, self._settings, self._autostart)
         if start:
-            ensure_hub(self._settings)
+            from waitbus.client.autostart import Start  # not while all is well: a waiter's memory is a budget
+
+            self._start = Start(self._settings, may_launch=self._autostart)
         if found is None:
             return []
         self._socket = found
         if self._closed:
             return None
+        now = time.monotonic()
         try:
-            found.settimeout(FIRST_SEND_SEC)
-            found.sendall(stream.first_frame(time.monotonic(), time.time_ns()))
+            found.settimeout(send_by(now, deadline) - now)
+            found.sendall(stream.first_frame(now, time.time_ns()))
         except OSError:
             self._drop()
             stream.lost(time.monotonic())
         return []
+
+    def _get_ready(self, start: Start, deadline: float | None) -> list[Item] | None:
+        """Let a hub get ready, no longer than `deadline`; the next call goes on with it."""
+        until = time.monotonic() + _SLICE_SEC
+        try:
+            ready = start.run(until if deadline is None else min(until, deadline))
+        except BaseException:
+            self._end_start()
+            raise
+        now = time.monotonic()
+        self.stream.retry_at = now if ready else now + start.patience(now)
+        if ready:
+            self._end_start()
+        return [] if ready else None
+
+    def _end_start(self) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            start.close()
 
     def _read(self, found: socket.socket, deadline: float | None) -> bytes | None:
         """What came, `b""` at the end of stream, None when nothing came in time."""
@@ -241,7 +287,9 @@ class Subscription:
         return self
 
     def __next__(self) -> Event:
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        patience = 0.0 if self._late else self._timeout
+        deadline = None if patience is None else time.monotonic() + patience
+        self._late = False
         done_with = self._inbox.taken
         try:
             while not self._closed:

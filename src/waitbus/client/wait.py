@@ -193,7 +193,7 @@ def _without_hub(wait: Wait, subscription: Subscription) -> Outcome:
     Only for who looks once it does: that is about the past.
     """
     until = None if wait.looks_once else time.monotonic() + LATE_SEC
-    for event in subscription.untold():
+    for event in subscription.untold(alone=wait.looks_once):
         outcome = wait.feed(event, time.monotonic(), time.time_ns())
         if outcome is not None:
             return outcome

@@ -1,0 +1,122 @@
+"""One connection to the hub of a store: where it may listen, and whether who answers serves that store.
+
+The lock beside the store says where its hub listens, whatever variables the hub was started with; our own place counts
+where the lock says nothing, as with a daemon of 0.2.0.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+
+from waitbus.client.core import HubError
+from waitbus.private import check_private_socket
+from waitbus.store import hublock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from waitbus.client.core import Stream
+    from waitbus.settings import Settings
+
+ABSENT = (FileNotFoundError, ConnectionRefusedError)
+_FORBIDDEN = (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT)
+
+
+def places(settings: Settings) -> list[str]:
+    """The paths at which the hub of this store may listen, the likelier first."""
+    told = hublock.read(settings.hub_lock).broadcast
+    own = settings.broadcast_socket
+    return [own] if told is None or told == own else [told, own]
+
+
+def connect_to(path: str) -> socket.socket:
+    """A connection to who listens at `path`, not blocking.
+
+    Raises one of `ABSENT` when nobody does, ``BlockingIOError`` when the hub has too many connections to accept yet,
+    `SettingsError` when the socket is another user's or open to one, `HubError` when it may not be connected to.
+    """
+    check_private_socket(path)
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            connection.connect(path)
+        except BaseException:
+            connection.close()
+            raise
+    except (*ABSENT, BlockingIOError):
+        raise
+    except OSError as error:
+        hint = "; a sandbox may forbid UNIX sockets: allow this one, or run waitbus outside of it"
+        raise HubError(
+            f"cannot connect to {path}: {error.strerror or error}{hint if error.errno in _FORBIDDEN else ''}"
+        ) from None
+    return connection
+
+
+def _first(paths: list[str]) -> tuple[int, socket.socket]:
+    """The first of `paths` at which somebody listens: its index, and a connection."""
+    for index, path in enumerate(paths):
+        try:
+            return index, connect_to(path)
+        except ABSENT:
+            if index + 1 == len(paths):
+                raise
+    raise FileNotFoundError
+
+
+def dial(stream: Stream, settings: Settings, may_start: bool) -> tuple[socket.socket | None, bool]:
+    """One try of a subscription to connect: the connection, or None and whether a hub must get ready first.
+
+    Raises `HubError` when there is none to be had. A subscription that was answered once outlives every absence.
+    """
+    now = time.monotonic()
+    answered = stream.began_at is not None
+    paths = places(settings)
+    try:
+        if stream.strays >= len(paths):
+            raise _stray(stream, settings)
+        index, connection = _first(paths[stream.strays :])
+    except BlockingIOError:
+        stream.later(now)
+        return None, False
+    except ABSENT:
+        stream.strays = 0
+        # A hub that holds the lock is on its way in, or listens again in a moment.
+        if not may_start and not answered and hublock.is_held(settings.hub_lock):
+            return None, True
+        return None, stream.absent(now, may_start)
+    except HubError:
+        stream.strays = 0
+        if not answered:
+            raise
+        stream.later(now)
+        return None, False
+    stream.strays += index
+    return connection, False
+
+
+def _stray(stream: Stream, settings: Settings) -> HubError:
+    return HubError(
+        f"the hub at {settings.broadcast_socket} serves {stream.foreign}, not {settings.store}: "
+        "set WAITBUS_RUNTIME_DIR to another directory for this store, or WAITBUS_STATE_DIR to that store's"
+    )
+
+
+def is_same_store(settings: Settings, theirs: str) -> bool:
+    """Whether the file a hub names is this store: by its name, by its inode, or by what the lock beside ours says.
+
+    The last is for a process that sees the same files by other names, as in a container.
+    """
+    ours = settings.store
+    if theirs == ours:
+        return True
+    try:
+        if os.path.samefile(theirs, ours):
+            return True
+    except OSError:
+        pass
+    lock = settings.hub_lock
+    return hublock.read(lock).store == theirs and hublock.is_held(lock)
