@@ -495,3 +495,110 @@ def test_facts_of_a_store_that_fails(settings: Settings) -> None:
 
 def test_settings_of_the_environment_are_found_by_children(settings: Settings) -> None:
     assert load().db_path == settings.db_path
+
+
+# On a disk that cannot be written.
+
+READ_ONLY = """
+set -e
+mount --bind "$1" "$1"
+mount -o remount,bind,ro "$1"
+shift
+for words in "$@"; do echo "== $words"; {python} -m waitbus $words 2>&1 || echo "exit code $?"; done
+"""
+
+
+def can_mount() -> bool:
+    """Whether this process may have a view of the file system of its own."""
+    if shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "--mount", "sh", "-c", "mount --bind /tmp /tmp"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def on_a_read_only_disk(settings: Settings, *verbs: str) -> dict[str, str]:
+    """What verbs print, the state directory being read-only."""
+    script = READ_ONLY.replace("{python}", sys.executable)
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", settings.state_dir, *verbs]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = [part.partition("\n") for part in done.stdout.split("== ")[1:]]
+    return {words: text for words, _, text in found}
+
+
+@pytest.mark.skipif(not can_mount(), reason="mounts a file system, which takes root")
+class TestReadOnlyDisk:
+    VERBS = ("replay --json", "events --json", "stats --json", "status --json", "doctor --json", "prune --dry-run")
+
+    @pytest.mark.parametrize("with_log", [False, True])
+    def test_a_store_is_read_as_it_is_there(self, settings: Settings, with_log: bool) -> None:
+        """Without a log, of which SQLite needs one, and with one that a producer left when it was killed."""
+        make_store(settings, events=2)
+        if with_log:
+            kill = "import os; from waitbus import *; emit(EventInsert(source='s', event_type='t')); os._exit(0)"
+            subprocess.run([sys.executable, "-c", kill], check=True)
+        assert os.path.exists(settings.db_path + "-wal") is with_log
+        said = on_a_read_only_disk(settings, *self.VERBS)
+        for words in self.VERBS[:2]:
+            assert said[words].count("event_id") == 2 + with_log
+        assert f'"rows":{2 + with_log}' in said["stats --json"]
+        assert '"journal_mode":"wal"' in said["stats --json"]
+        assert f'"events":{2 + with_log}' in said["status --json"]
+        assert '"check":"store","state":"ok"' in said["doctor --json"]
+        assert '"check":"journal"' not in said["doctor --json"]
+        assert f"0 of {2 + with_log} events" in said["prune --dry-run"]
+
+    def test_a_log_that_cannot_be_read_is_not_left_out(self, settings: Settings) -> None:
+        appender = Appender(settings)
+        appender.append(EVENT)
+        Path(settings.db_path + "-shm").unlink()
+        said = on_a_read_only_disk(settings, "replay", "status")
+        assert "read-only disk, and its log was not taken back into it" in said["replay"]
+        assert "exit code 2" in said["replay"]
+        assert "its log was not taken back" in said["status"]
+        appender.close()
+
+    def test_a_writer_is_told(self, settings: Settings) -> None:
+        make_store(settings)
+        said = on_a_read_only_disk(settings, "emit --source a --event-type b")
+        assert next(iter(said.values())).endswith("that you may write there\nexit code 2\n")
+
+
+@as_root
+def test_a_store_in_a_directory_that_is_not_to_be_written_is_read_as_it_is(settings: Settings) -> None:
+    """Root may write everywhere: another user looks."""
+    path = make_store(settings, events=2)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.chown(path.parent.parent, NOBODY, NOBODY)
+            os.chown(path, NOBODY, NOBODY)
+            os.chown(path.parent, NOBODY, NOBODY)
+            path.parent.chmod(0o500)
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            code = 0 if count(settings) == 2 else 2
+            path.parent.chmod(0o700)
+            open_writer(settings).close()
+            code += 0 if count(settings) == 2 else 4
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_store_that_can_change_is_never_read_as_one_that_cannot(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_store(settings)
+    assert not open_reader(settings).is_frozen
+    error = sqlite3.OperationalError("unable to open database file")
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(migrate, "check", fail)
+    with pytest.raises(StoreError, match="cannot open"):
+        open_reader(settings)
+    assert path.exists()

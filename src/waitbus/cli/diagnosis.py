@@ -14,6 +14,7 @@ from waitbus.event import WaitbusError
 from waitbus.private import RUNTIME, STATE, check_private_dir, check_private_socket
 from waitbus.settings import load
 from waitbus.store import hublock, migrate
+from waitbus.store.facts import journal_mode
 from waitbus.store.importer import OLD_NAME
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
@@ -161,7 +162,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     try:
         newest = read_after(conn, last_seq(conn) - 1, 1)
         version = migrate.check(conn, settings.db_path)
-        mode = conn.execute("PRAGMA journal_mode").fetchone()[0]
+        mode = journal_mode(conn)
     except (WaitbusError, sqlite3.Error) as error:
         yield Finding(BAD, "store", str(error))
         return

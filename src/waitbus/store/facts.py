@@ -28,7 +28,7 @@ def facts(conn: sqlite3.Connection, path: str) -> dict[str, Any]:
             conn.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size", "user_version")
         )
-        journal = conn.execute("PRAGMA journal_mode").fetchone()[0]
+        journal = journal_mode(conn)
     except sqlite3.Error as error:
         raise explain(error, path) from error
     return {
@@ -44,6 +44,12 @@ def facts(conn: sqlite3.Connection, path: str) -> dict[str, Any]:
         "free_bytes": free * page_size,
         "wal_bytes": _size(path + "-wal"),
     }
+
+
+def journal_mode(conn: sqlite3.Connection) -> str:
+    """How the store keeps what is committed: `wal`, or something is wrong. Raises ``sqlite3.Error``."""
+    # Of a file that cannot change SQLite says `delete`, whatever it is.
+    return "wal" if getattr(conn, "is_frozen", False) else str(conn.execute("PRAGMA journal_mode").fetchone()[0])
 
 
 def counts(conn: sqlite3.Connection, *, since_ns: int | None = None) -> list[dict[str, Any]]:

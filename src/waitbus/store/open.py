@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["StoreBusy", "StoreDamaged", "StoreError", "explain", "is_busy", "open_reader", "open_writer"]
 
-# With `durability = "process"` a commit reaches the kernel, with "power-loss" the disk.
+# What SQLite says where it can neither find nor make the files that it keeps beside a store.
+_NO_FILES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 _TRIES = 5  # a file that is replaced while it is opened is opened again
+# With `durability = "process"` a commit reaches the kernel, with "power-loss" the disk.
 _SYNCHRONOUS = {"process": "NORMAL", "power-loss": "FULL"}
 
 
@@ -36,9 +38,10 @@ _connect_to = sqlite3.connect
 
 
 class Connection(sqlite3.Connection):
-    """A connection in autocommit mode that knows which files it has open."""
+    """A connection in autocommit mode that knows which files it has open; `is_frozen`: on a disk that never changes."""
 
     place: Place
+    is_frozen = False
 
 
 class Writer(Connection):
@@ -79,16 +82,21 @@ def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | No
 
 
 def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
-    """A connection that cannot write. Raises `StoreError`, also when there is no store yet."""
+    """A connection that cannot write. Raises `StoreError`, also when there is no store yet.
+
+    On a read-only disk a store is read as it is there.
+    """
     path = settings.db_path
     try:
         check_private_dir(settings.state_dir)
     except FileNotFoundError:
         if os.path.dirname(path) == settings.state_dir:
             raise _nothing_yet(path) from None
+    frozen = False
     for _ in range(_TRIES):
         _check_file(path, create=False)
-        conn = _connect(Connection, path, "ro", timeout)
+        conn = _connect(Connection, path, "ro&immutable=1" if frozen else "ro", timeout)
+        conn.is_frozen = frozen
         try:
             version = migrate.check(conn, path)
             if version == 0:
@@ -97,11 +105,40 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
                 raise StoreError(f"{path} has schema {version}, older than ours: run waitbus init")
             conn.execute("PRAGMA query_only = ON")
         except BaseException as error:
+            if not frozen and _needs_files_that_nobody_can_make(error, path):
+                conn.close()
+                frozen = True
+                continue
             _give_up(conn, error)
         if conn.place.take():
             return conn
         conn.close()
     raise StoreError(f"{path} is replaced again and again: look for what does that, then try again")
+
+
+def _needs_files_that_nobody_can_make(error: BaseException, path: str) -> bool:
+    """Whether SQLite could not make a log and an index to read a store by, because the disk is read-only.
+
+    Nothing changes there, so neither is needed; but a log that is there holds events. Raises `StoreError` for that.
+    """
+    if not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode & 0xFF not in _NO_FILES:
+        return False
+    real = os.path.realpath(path)
+    directory = os.path.dirname(real)
+    try:
+        if os.access(directory, os.W_OK) and not os.statvfs(directory).f_flag & os.ST_RDONLY:
+            return False
+        log_bytes = os.stat(real + "-wal").st_size
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    if log_bytes:
+        raise StoreError(
+            f"{path} is on a read-only disk, and its log was not taken back into it: "
+            f"copy {quote(real)} and {quote(real + '-wal')} to a directory of yours, and set WAITBUS_DB to the copy"
+        )
+    return True
 
 
 def _give_up(conn: Connection, error: BaseException) -> Never:
@@ -129,7 +166,7 @@ def _connect(kind: type[Opened], path: str, mode: str, timeout: float) -> Opened
 
 
 def address_of(path: str, mode: str) -> str:
-    """SQLite's address of a file: `mode` is `ro`, or `rw`, which does not make it."""
+    """SQLite's address of a file: `mode` is `ro`, or `rw`, which does not make it; more options may follow it."""
     # Not `urllib`: what an address gives a meaning to is all that needs a disguise.
     return "file:{}?mode={}".format(path.replace("%", "%25").replace("?", "%3f").replace("#", "%23"), mode)
 
