@@ -92,6 +92,11 @@ class Truth:
                 spared.update(ids[last + 1 :])
         return spared
 
+    def named(self, event_ids: set[str]) -> str:
+        """Some events by their delivery_id and their place in commit order, for the report."""
+        found = [f"{delivery} at {at}" for at, (event_id, delivery) in enumerate(self.rows) if event_id in event_ids]
+        return f" (missing: {', '.join(found[:3])})" if found else ""
+
     def numbers(self, producer: str) -> list[list[int]]:
         """The numbers of one producer, in commit order, file by file."""
         return [

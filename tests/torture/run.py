@@ -33,6 +33,7 @@ AUTOSTART_SHARE = 0.05
 # A hub that is killed while it still starts.
 EARLY_SHARE = 0.1
 PAUSE_SEC = 0.2
+WIND_DOWN_SEC = 300.0  # how long a subscriber may take for what is left, when nobody emits any more
 UNRUNG = 10
 UNRUNG_LATE_US = 1_500_000  # the sweep looks once a second; the rest is the machine's
 # What is done, and how often by comparison.
@@ -249,15 +250,15 @@ class Torture:
             os.kill(pid, signal.SIGSTOP)
         return pids
 
-    def await_quiet(self) -> None:
+    def await_quiet(self, patience: float = PATIENCE) -> None:
         """Return when every subscriber was given all that is in the store."""
         truth = audit.Truth(self.stores.generations)
         goals = {name: truth.expected(kind)[-1:] for name, kind in zip(self.subscribers, self.kinds, strict=True)}
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while behind := [name for name, goal in goals.items() if not set(goal) <= set(audit.given(self.log(name)))]:
             pause(0.02, list(self.subscribers.values()))
             if time.monotonic() > deadline:
-                raise Failure(f"{', '.join(behind)} were not given what was committed {PATIENCE:.0f} s ago")
+                raise Failure(f"{', '.join(behind)} were not given what was committed {patience:.0f} s ago")
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -269,13 +270,14 @@ class Torture:
         if self.hub.pid() is None:
             self.hub.start()
             self.hub.await_ready()
+        self.await_quiet(WIND_DOWN_SEC)
         self.commit_unrung()
         emit(
             EventInsert(source="torture", event_type="end", delivery_id="end", fields={"end": True}),
             settings=self.bus.settings,
         )
         for child in self.subscribers.values():
-            child.finish(300)
+            child.finish(WIND_DOWN_SEC)
 
     def commit_unrung(self) -> None:
         """Rows as a producer leaves them that was killed between commit and ring: the sweep must find them."""
@@ -306,7 +308,8 @@ class Torture:
             account = audit.account(truth.expected(kind), received, truth.spared(name, received))
             accounts[name] = {**account.figures(), "repeated_as_promised": allowed}
             if not account.good:
-                wrongs.append(f"{name}: {account}")
+                missing = set(truth.expected(kind)) - set(received) - truth.spared(name, received)
+                wrongs.append(f"{name}: {account}{truth.named(missing)}")
         late = self.unrung_late(truth)
         if len(late) != UNRUNG or max(late) > UNRUNG_LATE_US:
             wrongs.append(f"commits nobody rang for came after {late} us")
