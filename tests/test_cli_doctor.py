@@ -22,12 +22,12 @@ from tests.test_house import build, clean_environment, copy_tree
 from waitbus.cli import diagnosis
 from waitbus.cli.main import main
 from waitbus.event import EventInsert
-from waitbus.release.installed import compare
-from waitbus.release.record import MAX_BYTES, digest_text
-from waitbus.release.report import Unusable
 from waitbus.settings import Settings
 from waitbus.store.append import Appender
 from waitbus.store.open import open_writer
+from waitbus.verify.installed import compare
+from waitbus.verify.record import MAX_BYTES, digest_text
+from waitbus.verify.report import Unusable
 
 WRITES_NO_BYTECODE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 Doctor = Callable[[], tuple[int, dict[str, tuple[str, str]]]]

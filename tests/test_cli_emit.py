@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE, Cli, HubProcess, Peer
 from waitbus.cli import emit as verb
-from waitbus.cli.cloudevents import from_cloudevent, to_cloudevent
-from waitbus.cli.lines import MAX_LINE_BYTES
 from waitbus.cli.main import main
 from waitbus.cli.parser import make_parser
+from waitbus.cloudevents import from_cloudevent, to_cloudevent
 from waitbus.event import FIELD_COLUMNS, EventInsert, fields_of, is_ulid
 from waitbus.settings import Settings
+from waitbus.ui.jsonl import MAX_LINE_BYTES
 
 TellAndSay = Callable[..., tuple[int, str, str]]
 

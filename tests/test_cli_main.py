@@ -190,12 +190,12 @@ class TestFaults:
         ],
     )
     # Before there is a verb, in the middle of one, and where an error of another kind is about to be told.
-    @pytest.mark.parametrize("module", ["waitbus.cli.wait", "waitbus.client.wait", "waitbus.cli.output"])
+    @pytest.mark.parametrize("module", ["waitbus.cli.wait", "waitbus.client.wait", "waitbus.ui.output"])
     def test_of_every_kind_wherever_it_comes_from(self, module: str, error: str, settings: Settings) -> None:
         done = mishap(module, error, "wait", "--timeout", "0")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
 
-    @pytest.mark.parametrize("module", ["waitbus.cli", "waitbus.cli.main", "waitbus.cli.streams", "waitbus.event"])
+    @pytest.mark.parametrize("module", ["waitbus.cli", "waitbus.cli.main", "waitbus.ui.streams", "waitbus.event"])
     def test_a_broken_installation_is_70(self, module: str, settings: Settings) -> None:
         done = mishap(module, "raise ModuleNotFoundError('No module named x')", "wait")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1)
@@ -208,7 +208,7 @@ class TestFaults:
         assert done.stderr.splitlines()[-1].startswith("waitbus: unexpected error: KeyError: 1")
 
     @pytest.mark.parametrize(
-        "module", ["waitbus.cli.main", "waitbus.event", "waitbus.cli.streams", "waitbus.cli.tail", "waitbus.wire"]
+        "module", ["waitbus.cli.main", "waitbus.event", "waitbus.ui.streams", "waitbus.cli.tail", "waitbus.wire"]
     )
     def test_ctrl_c_is_130_while_anything_is_loaded(self, module: str, settings: Settings) -> None:
         done = mishap(module, "os.kill(os.getpid(), signal.SIGINT)", "tail", "--timeout", "0")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitbus.cli.output import safe, to_json
-from waitbus.cli.times import TimeError, parse_time, rfc3339, size, span
+from waitbus.timestamps import TimeError, parse_time, rfc3339
+from waitbus.ui.output import safe, to_json
+from waitbus.ui.times import size, span
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 JSON_VALUES = st.recursive(

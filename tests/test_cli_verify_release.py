@@ -19,7 +19,7 @@ from tests.artifacts import SDIST, VERSION, WHEEL, argv, tampered, tool
 from tests.conftest import PATIENCE, Cli
 from tests.test_house import ROOT, build, copy_tree, in_checkout
 from waitbus.cli.main import main
-from waitbus.release import artifact, signatures
+from waitbus.verify import artifact, signatures
 
 IDENTITY = f"https://github.com/waitbus/waitbus/{signatures.SIGNER}@refs/tags/v{VERSION}"
 
@@ -363,11 +363,11 @@ def test_other_verbs_do_not_load_it() -> None:
         "import sys; from waitbus.cli.main import main; main(['tail', '--help']); print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True)
-    assert not {name for name in done.stderr.split() if name.startswith("waitbus.release")}
+    assert not {name for name in done.stderr.split() if name.startswith("waitbus.verify")}
 
 
 def test_the_limits_leave_room(built: tuple[Path, Path]) -> None:
-    from waitbus.release import archive
+    from waitbus.verify import archive
 
     for path in built:
         assert len(artifact.Artifact(str(path)).data) * 8 < archive.MAX_PACKED

@@ -34,7 +34,7 @@ from tests.artifacts import (
 )
 from tests.test_house import build, copy_tree
 from waitbus.cli.main import main
-from waitbus.release import archive
+from waitbus.verify import archive
 
 Verify = Callable[[Path], tuple[int, dict[str, Any]]]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.artifacts import VERSION, WHEEL, zipped
-from waitbus.release import archive, record, statements
-from waitbus.release.report import Report, Unusable
+from waitbus.verify import archive, record, statements
+from waitbus.verify.report import Report, Unusable
 
 
 @given(st.binary(max_size=400))

@@ -18,7 +18,7 @@ from waitbus.cli.parser import make_parser
 from waitbus.client.emit import emit
 from waitbus.client.wait import wait_for
 from waitbus.event import EventInsert
-from waitbus.release import signatures
+from waitbus.verify import signatures
 
 PAGES = ("SECURITY.md", "docs/supply-chain.md")
 

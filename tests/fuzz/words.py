@@ -16,12 +16,12 @@ from tests.fuzz.engine import Target
 from tests.fuzz.rows import place
 from tests.fuzz.shapes import encoded, event_frames, json_values, names, spoilt, texts, values
 from waitbus.cli import emit as emit_verb
-from waitbus.cli.cloudevents import from_cloudevent, to_cloudevent
-from waitbus.cli.lines import event_of, read_lines
 from waitbus.cli.parser import make_parser
+from waitbus.cloudevents import from_cloudevent, to_cloudevent
 from waitbus.event import FIELD_COLUMNS
 from waitbus.settings import SettingsError, load, parse_duration, parse_size
 from waitbus.store.rows import row_of
+from waitbus.ui.jsonl import event_of, read_lines
 
 # --- the config file --------------------------------------------------------------------------------------------------
 

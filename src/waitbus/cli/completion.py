@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from waitbus.cli.main import VERBS, module_of
-from waitbus.cli.output import out
 from waitbus.cli.parser import make_parser
+from waitbus.ui.output import out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import time
 
-from waitbus.cli.output import flush, has_colour, note, out, out_json, painted, safe
 from waitbus.cli.stage import PATIENCE_S, WAITBUS, Signals, Stage, WrongStep, last_line
 from waitbus.event import one_line
+from waitbus.ui.output import flush, has_colour, note, out, out_json, painted, safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

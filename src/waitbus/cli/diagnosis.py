@@ -8,7 +8,6 @@ import sys
 import time
 
 import waitbus
-from waitbus.cli.times import size, span
 from waitbus.client.probe import hub_state
 from waitbus.event import WaitbusError
 from waitbus.private import RUNTIME, STATE, check_private_dir, check_private_socket
@@ -18,6 +17,7 @@ from waitbus.store.facts import journal_mode
 from waitbus.store.importer import OLD_NAME
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
+from waitbus.ui.times import size, span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

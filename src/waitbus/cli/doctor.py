@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 
-from waitbus.cli.output import has_colour, note, out, out_json, painted, safe
+from waitbus.ui.output import has_colour, note, out, out_json, painted, safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
     from waitbus.cli.diagnosis import Finding
-    from waitbus.release.installed import Integrity
+    from waitbus.verify.installed import Integrity
 
 UNWELL = 1
 
@@ -71,8 +71,8 @@ def _print(finding: Finding) -> None:
 
 def _integrity(*, as_json: bool) -> int:
     import waitbus
-    from waitbus.release import installed
-    from waitbus.release.report import NOT_SET_UP
+    from waitbus.verify import installed
+    from waitbus.verify.report import NOT_SET_UP
 
     package = os.path.dirname(os.path.abspath(waitbus.__file__))
     record = installed.record_beside(package, waitbus.__version__)

@@ -135,7 +135,7 @@ def run(args: Args) -> int:
         )
     given = _given(args)
     if args.stdin or args.lines or (not given and not args.json and not args.format and not os.isatty(0)):
-        from waitbus.cli.lines import emit_lines
+        from waitbus.ui.jsonl import emit_lines
 
         return emit_lines(given, as_json=args.json or args.format == "json")
     return _emit_one(given, "json" if args.json else args.format or "text")
@@ -153,7 +153,7 @@ def _given(args: Args) -> dict[str, Any]:
         if FIELD_COLUMNS.get(name) is int:
             value = _whole(flag, value)
         elif name == "received_at":
-            from waitbus.cli.times import parse_time
+            from waitbus.timestamps import parse_time
 
             value = parse_time(value)
         elif name == "payload_json":
@@ -187,7 +187,7 @@ def _payload(value: str, args: Args) -> str:
         return value
     if value in ("-", "@-") and (args.stdin or args.lines):
         raise EmitError("standard input holds the lines: give the payload in them, as payload_json")
-    from waitbus.cli.stdin import decoded, read_text
+    from waitbus.ui.stdin import decoded, read_text
 
     if value in ("-", "@-"):
         return read_text("the payload", _PAYLOAD_BYTES)
@@ -210,7 +210,7 @@ def _field(text: str) -> tuple[str, Any]:
         raise EmitError(f"--field {name}: use --{name.replace('_', '-')}")
     if raw in _NEAR_LITERALS:
         raise EmitError(f"--field {text}: write {name}={_NEAR_LITERALS[raw]}, or '{name}=\"{raw}\"' for the text")
-    from waitbus.cli.strict_json import Refused, read_json
+    from waitbus.ui.strict_json import Refused, read_json
 
     try:
         return name, read_json(raw)
@@ -239,16 +239,16 @@ def _emit_one(given: dict[str, Any], form: str) -> int:
     if form == "text":
         sys.stdout.write(f"{event.event_id}\n")
     elif form == "json":
-        from waitbus.cli.output import out_json
+        from waitbus.ui.output import out_json
 
         out_json({"inserted": result.inserted, "event": event.as_frame()})
     else:
-        from waitbus.cli.cloudevents import to_cloudevent
-        from waitbus.cli.output import out_json
+        from waitbus.cloudevents import to_cloudevent
+        from waitbus.ui.output import out_json
 
         out_json(to_cloudevent(event.as_frame()))
     if not result.inserted:
-        from waitbus.cli.output import note
+        from waitbus.ui.output import note
 
         note(f"delivery_id {event.delivery_id!r} was there already, as {event.event_id}: nothing was written")
     return 0

@@ -11,17 +11,17 @@ import sqlite3
 import time
 
 from waitbus.cli.arguments import as_text, duration
-from waitbus.cli.output import note
 from waitbus.cli.patience import Aside, OutputLate, outlet
-from waitbus.cli.rows import print_rows
-from waitbus.cli.show import add_format, printer
-from waitbus.cli.stdin import read_text
-from waitbus.cli.streams import wait_for
 from waitbus.event import WaitbusError
 from waitbus.settings import load
 from waitbus.store.errors import StoreError, explain
 from waitbus.store.open import open_reader
 from waitbus.store.read import Page, frame_at, read_page, seq_of
+from waitbus.ui.event_format import add_format, printer
+from waitbus.ui.output import note
+from waitbus.ui.stdin import read_text
+from waitbus.ui.streams import wait_for
+from waitbus.ui.table import print_rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

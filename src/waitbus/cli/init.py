@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 
-from waitbus.cli.output import has_colour, note, out, out_json, painted, safe
 from waitbus.private import RUNTIME, SettingsError, ensure_private_dir, make_dirs
 from waitbus.settings import load
 from waitbus.store.importer import import_v020
 from waitbus.store.open import open_reader, open_writer
+from waitbus.ui.output import has_colour, note, out, out_json, painted, safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

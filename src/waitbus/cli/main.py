@@ -10,15 +10,15 @@ import gc
 import os
 import sys
 
-from waitbus.cli.streams import OutputLost, take_over
 from waitbus.event import WaitbusError, one_line
+from waitbus.ui.streams import OutputLost, take_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-    from waitbus.cli.streams import Outlet
+    from waitbus.ui.streams import Outlet
 
 USAGE, UNEXPECTED, INTERRUPTED = 2, 70, 130
 _REPORT = (
@@ -115,7 +115,7 @@ def _guarded(words: list[str], outlet: Outlet | None) -> int:
         try:
             return _dispatch(words, outlet)
         except WaitbusError as error:
-            from waitbus.cli.output import note
+            from waitbus.ui.output import note
 
             note(str(error))
             return USAGE

@@ -7,12 +7,12 @@ import os
 import time
 
 from waitbus.cli.arguments import as_text, duration, predicate
-from waitbus.cli.output import note
 from waitbus.cli.reaction import NOT_FOUND, Ended, Reaction
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
 from waitbus.event import WaitbusError
 from waitbus.settings import load
+from waitbus.ui.output import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import stat
 import sys
 import time
 
-from waitbus.cli.streams import Outlet
 from waitbus.event import WaitbusError
+from waitbus.ui.streams import Outlet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

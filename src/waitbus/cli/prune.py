@@ -7,11 +7,11 @@ import sys
 import time
 
 from waitbus.cli.arguments import duration
-from waitbus.cli.output import is_terminal, note, out, out_json
-from waitbus.cli.times import size
 from waitbus.settings import SettingsError, load, parse_size
 from waitbus.store.open import open_reader, open_writer
 from waitbus.store.prune import Policy, policy_of, prune_all
+from waitbus.ui.output import is_terminal, note, out, out_json
+from waitbus.ui.times import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

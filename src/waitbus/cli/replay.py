@@ -6,7 +6,6 @@ import argparse
 import time
 from collections import deque
 
-from waitbus.cli.show import add_format, printer
 from waitbus.cli.tail import add_filters, count
 from waitbus.client.core import history_since, since_ulid
 from waitbus.event import WaitbusError, happened_ms, is_history
@@ -15,6 +14,7 @@ from waitbus.settings import load
 from waitbus.store.open import open_reader
 from waitbus.store.prefilter import condition_of
 from waitbus.store.read import cursor_of, last_seq, read_page
+from waitbus.ui.event_format import add_format, printer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import threading
 import time
 
 from waitbus.cli.child import SIGNALLED, CannotRun, Child
-from waitbus.cli.output import note
 from waitbus.event import WaitbusError, one_line
+from waitbus.ui.output import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tail:
         output, cut = child.tail()
         more["tail"] = last_lines(output, args.tail, cut=cut)
-    from waitbus.cli.times import span
+    from waitbus.ui.times import span
 
     summary = f"{name} {how} after {span(took)}"
     _tell("process_exited", summary, fields, more, "failure" if code else "success")

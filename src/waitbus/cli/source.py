@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import re
 
-from waitbus.cli.output import note, out, out_json, safe
 from waitbus.cli.verify_release import show
-from waitbus.release.report import Report, Unusable
+from waitbus.ui.output import note, out, out_json, safe
+from waitbus.verify.report import Report, Unusable
 
 _GITHUB = re.compile(r"https://github\.com/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", re.ASCII)
 
@@ -46,7 +46,7 @@ def _repository(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Verify one source; a line a check."""
-    from waitbus.release import plugin
+    from waitbus.verify import plugin
 
     report = Report()
     try:

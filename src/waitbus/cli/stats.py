@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from waitbus.cli.output import out, out_json
-from waitbus.cli.rows import print_table
-from waitbus.cli.times import local, size
 from waitbus.settings import load
 from waitbus.store.facts import counts, facts
 from waitbus.store.open import open_reader
+from waitbus.ui.output import out, out_json
+from waitbus.ui.table import print_table
+from waitbus.ui.times import local, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

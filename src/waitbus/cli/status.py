@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from waitbus.cli.output import has_colour, out, out_json, painted, safe
-from waitbus.cli.times import size, span
 from waitbus.client.probe import hub_state
 from waitbus.event import WaitbusError
 from waitbus.private import RUNTIME, STATE, SettingsError, check_private_dir
@@ -14,6 +12,8 @@ from waitbus.settings import load
 from waitbus.store.facts import facts
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
+from waitbus.ui.output import has_colour, out, out_json, painted, safe
+from waitbus.ui.times import size, span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ import stat
 import time
 
 from waitbus.cli.arguments import as_text, duration, predicate
-from waitbus.cli.output import flush
 from waitbus.cli.patience import OutputLate, Until, outlet
-from waitbus.cli.show import add_format, printer
-from waitbus.cli.streams import OutputLost
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
 from waitbus.settings import load
+from waitbus.ui.event_format import add_format, printer
+from waitbus.ui.output import flush
+from waitbus.ui.streams import OutputLost
 
 ONLY_PRINTS = True  # what is printed is all it is for
 TIMED_OUT = 124

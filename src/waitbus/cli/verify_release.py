@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from waitbus.cli.output import has_colour, note, out, out_json, painted, safe
-from waitbus.release import artifact, signatures
-from waitbus.release.report import FAILED, OK, UNCHECKED, Report, Unusable
+from waitbus.ui.output import has_colour, note, out, out_json, painted, safe
+from waitbus.verify import artifact, signatures
+from waitbus.verify.report import FAILED, OK, UNCHECKED, Report, Unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from waitbus.release.report import Check
+    from waitbus.verify.report import Check
 
 _COLOURS = {OK: "green", FAILED: "red", UNCHECKED: "yellow"}
 _CLOSING = {

@@ -12,7 +12,6 @@ import sys
 import time
 
 from waitbus.cli.arguments import as_text, condition, duration, predicate, repo, sha
-from waitbus.cli.output import is_terminal, note, out_json
 from waitbus.client.core import CLOSE_HEARTBEAT_SEC, Stream, since_ulid
 from waitbus.client.rules import SETTLE_SEC, Commit, Conditions, Quiet, any_of
 from waitbus.client.subscribe import Subscription
@@ -21,6 +20,7 @@ from waitbus.client.wait import run as run_wait
 from waitbus.event import WaitbusError, ulid_ms
 from waitbus.predicate import Predicate, all_of
 from waitbus.settings import load
+from waitbus.ui.output import is_terminal, note, out_json
 from waitbus.verdict import CommitRuns, file_of
 
 TYPE_CHECKING = False

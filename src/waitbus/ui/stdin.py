@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from waitbus.cli.streams import wait_for
 from waitbus.event import WaitbusError
+from waitbus.ui.streams import wait_for
 
 _READ_BYTES = 1 << 16
 

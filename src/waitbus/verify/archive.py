@@ -14,7 +14,7 @@ import unicodedata
 import zipfile
 import zlib
 
-from waitbus.release.report import NO_DATA, Unusable
+from waitbus.verify.report import NO_DATA, Unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

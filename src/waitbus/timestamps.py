@@ -1,14 +1,11 @@
-"""Moments and sizes as people and other programs write them. Pure but for the local time zone."""
+"""Moments as other programs write them: RFC 3339 and numbers since the epoch, and back.
+
+Pure: no I/O, no clock, and no time zone but UTC.
+"""
 
 from __future__ import annotations
 
-import time
-
 from waitbus.event import WaitbusError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _SECOND = 1_000_000_000
 # Whole numbers below this are seconds (until the year 5138), from `_NANOSECONDS` on nanoseconds (from 1973 on).
@@ -67,48 +64,18 @@ def _in_range(nanoseconds: int, text: str) -> int:
 
 
 def rfc3339(unix_ns: int) -> str:
-    """UTC, with as many decimals as it needs: none, 3, 6 or 9."""
+    """UTC, with as many decimals as it needs: none, 3, 6 or 9. The epoch where no calendar has such a moment."""
+    from datetime import UTC, datetime
+
     seconds, fraction = divmod(unix_ns, _SECOND)
-    base = _strftime("%Y-%m-%dT%H:%M:%S", seconds, time.gmtime)
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):  # a foreign row may say any number
+        moment = datetime.fromtimestamp(0, UTC)
+    base = moment.strftime("%Y-%m-%dT%H:%M:%S")
     if not fraction:
         return f"{base}Z"
     digits = f"{fraction:09}"
     while digits.endswith("000"):
         digits = digits[:-3]
     return f"{base}.{digits}Z"
-
-
-def local(unix_ns: int) -> str:
-    """Date and time of day in the local zone, for a person."""
-    return _strftime("%Y-%m-%d %H:%M:%S", unix_ns // _SECOND, time.localtime)
-
-
-def _strftime(form: str, seconds: int, zone: Callable[[float], time.struct_time]) -> str:
-    try:
-        return time.strftime(form, zone(seconds))
-    except (ValueError, OverflowError, OSError):  # a foreign row may say any number
-        return time.strftime(form, time.gmtime(0))
-
-
-def span(seconds: float) -> str:
-    """A duration for a person: its two largest units, such as ``3h 12m`` or ``0.4s``."""
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f}s"
-    rest = int(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count or parts:
-            parts.append(f"{count}{unit}")
-    return " ".join([part for part in parts[:2] if part[0] != "0"])
-
-
-def size(count: float) -> str:
-    """Bytes for a person: ``612 B``, ``1.5 MiB``."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        count /= 1024
-        if count < 1024:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1024:.1f} TiB"

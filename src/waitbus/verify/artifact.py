@@ -9,14 +9,14 @@ import hashlib
 import os
 import stat
 
-from waitbus.release import archive, record, statements
-from waitbus.release.report import NO_DATA, NO_INPUT, Unusable
+from waitbus.verify import archive, record, statements
+from waitbus.verify.report import NO_DATA, NO_INPUT, Unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from waitbus.release.report import Report
+    from waitbus.verify.report import Report
 
 WHEEL, SDIST = "wheel", "sdist"
 SBOM = f"sboms/{statements.PROJECT}.cdx.json"

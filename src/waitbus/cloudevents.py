@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 
-from waitbus.cli.times import parse_time, rfc3339
 from waitbus.event import FIELD_COLUMNS
+from waitbus.timestamps import parse_time, rfc3339
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from waitbus.cli.output import has_colour, is_terminal, out, out_json, painted, safe
-from waitbus.cli.times import local
+from waitbus.ui.output import has_colour, is_terminal, out, out_json, painted, safe
+from waitbus.ui.times import local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def printer(form: str) -> Callable[[Frame], None]:
     if form == "json":
         return out_json
     if form == "cloudevents":
-        from waitbus.cli.cloudevents import to_cloudevent
+        from waitbus.cloudevents import to_cloudevent
 
         return lambda frame: out_json(to_cloudevent(frame))
     colour = has_colour()

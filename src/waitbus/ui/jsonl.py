@@ -9,11 +9,11 @@ import json
 import select
 from codecs import BOM_UTF8
 
-from waitbus.cli.output import note, out_json
-from waitbus.cli.stdin import InputError, check_stdin, read_some
-from waitbus.cli.strict_json import Refused, read_json
 from waitbus.client.emit import emit, emit_many
 from waitbus.event import FIELD_COLUMNS, EventInsert, WaitbusError, one_line
+from waitbus.ui.output import note, out_json
+from waitbus.ui.stdin import InputError, check_stdin, read_some
+from waitbus.ui.strict_json import Refused, read_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def event_of(line: bytes, defaults: dict[str, Any]) -> EventInsert:
     if not isinstance(value, dict):
         raise BadLine("a line holds one JSON object")
     if "specversion" in value:
-        from waitbus.cli.cloudevents import from_cloudevent
+        from waitbus.cloudevents import from_cloudevent
 
         given = from_cloudevent(value)
     elif value.get("kind") == "event":
@@ -77,7 +77,7 @@ def _of_person(value: dict[str, Any]) -> dict[str, Any]:
     if unknown is not None:
         raise BadLine(f'unknown key {unknown!r}: names of your own go into "fields"')
     if value.get("received_at") is not None:
-        from waitbus.cli.times import parse_time
+        from waitbus.timestamps import parse_time
 
         value["received_at"] = parse_time(str(value["received_at"]))
     return value

@@ -11,14 +11,14 @@ import subprocess
 import tempfile
 
 from waitbus.event import one_line
-from waitbus.release.report import FAILED, OK, UNCHECKED, Check
+from waitbus.verify.report import FAILED, OK, UNCHECKED, Check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from waitbus.release.artifact import Artifact
-    from waitbus.release.report import Report
+    from waitbus.verify.artifact import Artifact
+    from waitbus.verify.report import Report
 
 REPOSITORY = "waitbus/waitbus"
 # The workflow whose identity the build's certificate carries, and the one that PyPI knows as the publisher.

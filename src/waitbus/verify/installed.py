@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 
-from waitbus.release import record
-from waitbus.release.report import MISMATCH, NO_INPUT, VERIFIED, Unusable
+from waitbus.verify import record
+from waitbus.verify.report import MISMATCH, NO_INPUT, VERIFIED, Unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

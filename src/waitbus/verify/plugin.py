@@ -10,17 +10,17 @@ import os
 import re
 import zipfile
 
-from waitbus.release import installed, record, signatures
-from waitbus.release.archive import MAX_ENTRIES
-from waitbus.release.artifact import read_file
-from waitbus.release.report import NO_DATA, NO_INPUT, Unusable, few
+from waitbus.verify import installed, record, signatures
+from waitbus.verify.archive import MAX_ENTRIES
+from waitbus.verify.artifact import read_file
+from waitbus.verify.report import NO_DATA, NO_INPUT, Unusable, few
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from importlib.metadata import Distribution
 
-    from waitbus.release.report import Report
+    from waitbus.verify.report import Report
 
 GROUP = "waitbus.sources.v1"
 _MAX_WHEEL = 256 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from waitbus.cli.output import has_colour, is_terminal, out, out_data, out_json, painted, safe
+from waitbus.ui.output import has_colour, is_terminal, out, out_data, out_json, painted, safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
