@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PATIENCE
-from waitbus.cli.completion import SCRIPTS, flags_of
 from waitbus.cli.main import VERBS
 from waitbus.cli.parser import make_parser
+from waitbus.cli.verbs.completion import SCRIPTS, flags_of
 
 
 def needs(shell: str) -> pytest.MarkDecorator:
@@ -45,7 +45,7 @@ def test_every_verb_and_flag_is_in_every_script(shell: str) -> None:
 
 
 def test_what_is_hidden_in_help_is_hidden_here() -> None:
-    module = __import__("waitbus.cli.init", fromlist=["configure"])
+    module = __import__("waitbus.cli.verbs.init", fromlist=["configure"])
     hidden = [action for action in make_parser("init", "x", module)._actions if action.help == argparse.SUPPRESS]
     assert [action.option_strings for action in hidden] == [["--store-only"]]
     assert all("--store-only" not in flag.names for flag in flags_of("init")[0])

@@ -19,8 +19,8 @@ import waitbus
 from tests.artifacts import INFO
 from tests.conftest import PATIENCE, HubProcess
 from tests.test_house import build, clean_environment, copy_tree
-from waitbus.cli import diagnosis
 from waitbus.cli.main import main
+from waitbus.doctor import diagnosis
 from waitbus.event import EventInsert
 from waitbus.settings import Settings
 from waitbus.store.append import Appender

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE, Cli, HubProcess, Peer
-from waitbus.cli import emit as verb
 from waitbus.cli.main import main
 from waitbus.cli.parser import make_parser
+from waitbus.cli.verbs import emit as verb
 from waitbus.cloudevents import from_cloudevent, to_cloudevent
 from waitbus.event import FIELD_COLUMNS, EventInsert, fields_of, is_ulid
 from waitbus.settings import Settings

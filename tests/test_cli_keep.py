@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import PATIENCE, Cli, HubProcess
-from waitbus.cli.init import CONFIG
 from waitbus.cli.main import main
+from waitbus.cli.verbs.init import CONFIG
 from waitbus.client.emit import emit, emit_many
 from waitbus.event import EventInsert, ulid_at
 from waitbus.settings import _CONFIG, Settings, load

@@ -171,7 +171,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("verb", VERBS)
     def test_an_error_that_nobody_expected_is_70_in_every_verb(self, verb: str, settings: Settings) -> None:
-        done = mishap(f"waitbus.cli.{verb.replace('-', '_')}", "raise KeyError('a\\x1b\\n' * 100)", verb)
+        done = mishap(f"waitbus.cli.verbs.{verb.replace('-', '_')}", "raise KeyError('a\\x1b\\n' * 100)", verb)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1)
         assert done.stderr.startswith("waitbus: unexpected error: KeyError: ")
         assert "please report it at https://" in done.stderr
@@ -190,7 +190,7 @@ class TestFaults:
         ],
     )
     # Before there is a verb, in the middle of one, and where an error of another kind is about to be told.
-    @pytest.mark.parametrize("module", ["waitbus.cli.wait", "waitbus.client.wait", "waitbus.ui.output"])
+    @pytest.mark.parametrize("module", ["waitbus.cli.verbs.wait", "waitbus.client.wait", "waitbus.ui.output"])
     def test_of_every_kind_wherever_it_comes_from(self, module: str, error: str, settings: Settings) -> None:
         done = mishap(module, error, "wait", "--timeout", "0")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
@@ -202,13 +202,13 @@ class TestFaults:
         assert "install it again" in done.stderr
 
     def test_the_traceback_is_there_for_those_who_ask(self, settings: Settings) -> None:
-        done = mishap("waitbus.cli.tail", "raise KeyError(1)", "tail", WAITBUS_DEBUG="1")
+        done = mishap("waitbus.cli.verbs.tail", "raise KeyError(1)", "tail", WAITBUS_DEBUG="1")
         assert done.returncode == 70
         assert done.stderr.startswith("Traceback (most recent call last):")
         assert done.stderr.splitlines()[-1].startswith("waitbus: unexpected error: KeyError: 1")
 
     @pytest.mark.parametrize(
-        "module", ["waitbus.cli.main", "waitbus.event", "waitbus.ui.streams", "waitbus.cli.tail", "waitbus.wire"]
+        "module", ["waitbus.cli.main", "waitbus.event", "waitbus.ui.streams", "waitbus.cli.verbs.tail", "waitbus.wire"]
     )
     def test_ctrl_c_is_130_while_anything_is_loaded(self, module: str, settings: Settings) -> None:
         done = mishap(module, "os.kill(os.getpid(), signal.SIGINT)", "tail", "--timeout", "0")
@@ -262,8 +262,8 @@ class TestStartUp:
         loaded = loaded_by("emit", "--source", "a", "--event-type", "b", "--field", "x=1")
         assert loaded & (HEAVY | {"argparse", "gettext", "locale", "hashlib", "tomllib", "threading"}) == set()
         assert "waitbus.predicate" not in loaded
-        ours = {name.removeprefix("waitbus.cli.") for name in loaded if name.startswith("waitbus.cli.")}
-        assert ours == {"main", "streams", "emit", "strict_json"}
+        ours = {name.removeprefix("waitbus.") for name in loaded if name.startswith(("waitbus.cli.", "waitbus.ui."))}
+        assert ours == {"cli.main", "cli.verbs", "cli.verbs.emit", "ui.streams", "ui.strict_json"}
 
     @pytest.mark.parametrize("verb", ["tail", "wait"])
     def test_a_verb_that_waits_does_without_the_store(self, verb: str, hub: object, settings: Settings) -> None:

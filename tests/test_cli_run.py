@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE, Cli, HubProcess, Peer
-from waitbus.cli.run import last_lines
+from waitbus.cli.verbs.run import last_lines
 from waitbus.settings import Settings
 from waitbus.store.open import open_reader
 from waitbus.store.read import read_after

@@ -471,7 +471,7 @@ def test_waiting_brings_no_more_than_it_needs(hub: HubProcess, settings: Setting
 
 @pytest.mark.parametrize("verb", ["wait", "on"])
 def test_the_examples_of_the_help_are_understood(verb: str) -> None:
-    module = importlib.import_module(f"waitbus.cli.{verb}")
+    module = importlib.import_module(f"waitbus.cli.verbs.{verb}")
     examples = [line.strip() for line in module.EPILOG.splitlines() if line.strip().startswith(f"waitbus {verb} ")]
     assert len(examples) >= 4
     for line in examples:

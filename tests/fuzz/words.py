@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.fuzz.engine import Target
 from tests.fuzz.rows import place
 from tests.fuzz.shapes import encoded, event_frames, json_values, names, spoilt, texts, values
-from waitbus.cli import emit as emit_verb
 from waitbus.cli.parser import make_parser
+from waitbus.cli.verbs import emit as emit_verb
 from waitbus.cloudevents import from_cloudevent, to_cloudevent
 from waitbus.event import FIELD_COLUMNS
 from waitbus.settings import SettingsError, load, parse_duration, parse_size

@@ -180,7 +180,7 @@ def _dispatch(words: list[str], outlet: Outlet | None) -> int:
 
 def module_of(verb: str) -> ModuleType:
     """The file of a verb of `VERBS`, imported."""
-    module: ModuleType = __import__(f"waitbus.cli.{verb.replace('-', '_')}", fromlist=["run"])
+    module: ModuleType = __import__(f"waitbus.cli.verbs.{verb.replace('-', '_')}", fromlist=["run"])
     return module
 
 

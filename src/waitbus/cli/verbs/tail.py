@@ -8,7 +8,7 @@ import select
 import stat
 import time
 
-from waitbus.cli.arguments import as_text, duration, predicate
+from waitbus.cli.flags import add_filters, count, duration
 from waitbus.cli.patience import OutputLate, Until, outlet
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
@@ -46,26 +46,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end after this time")
     add_format(parser)
     parser.add_argument("--no-autostart", action="store_true", help="start no hub; end with 2 when none runs")
-
-
-def add_filters(parser: argparse.ArgumentParser) -> None:
-    """The flags `--source` and `--match`."""
-    parser.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")
-    parser.add_argument(
-        "--match",
-        metavar="PREDICATE",
-        type=predicate,
-        action="append",
-        default=[],
-        help="such as conclusion=failure or 'exit_code>=1'; several AND, the same key again ORs",
-    )
-
-
-def count(text: str) -> int:
-    """A whole number, at least 1."""
-    if text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of events: write 1 or more")
 
 
 def run(args: argparse.Namespace) -> int:

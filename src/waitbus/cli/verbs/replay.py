@@ -6,7 +6,7 @@ import argparse
 import time
 from collections import deque
 
-from waitbus.cli.tail import add_filters, count
+from waitbus.cli.flags import add_filters, count
 from waitbus.client.core import history_since, since_ulid
 from waitbus.event import WaitbusError, happened_ms, is_history
 from waitbus.predicate import all_of

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from waitbus.cli.arguments import duration
+from waitbus.cli.flags import duration
 from waitbus.settings import SettingsError, load, parse_size
 from waitbus.store.open import open_reader, open_writer
 from waitbus.store.prune import Policy, policy_of, prune_all

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from waitbus.cli.verify_release import show
+from waitbus.ui.checks import show
 from waitbus.ui.output import note, out, out_json, safe
 from waitbus.verify.report import Report, Unusable
 

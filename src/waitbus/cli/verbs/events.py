@@ -10,7 +10,7 @@ import re
 import sqlite3
 import time
 
-from waitbus.cli.arguments import as_text, duration
+from waitbus.cli.flags import as_text, duration
 from waitbus.cli.patience import Aside, OutputLate, outlet
 from waitbus.event import WaitbusError
 from waitbus.settings import load

@@ -1,7 +1,7 @@
-"""`waitbus demo`: the bus at work, on a bus of its own that leaves nothing behind.
+"""The bus at work, on a bus of its own that leaves nothing behind.
 
 Whatever it shows is a real process, run by the command line it prints; this file starts them, watches and measures.
-A step that does not do what it says ends the demo with exit code 1. What runs the processes is `cli/stage.py`.
+A step that does not do what it says ends the demo with exit code 1. What runs the processes is `demo/sandbox.py`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,14 @@ import subprocess
 import sys
 import time
 
-from waitbus.cli.stage import PATIENCE_S, WAITBUS, Signals, Stage, WrongStep, last_line
+from waitbus.demo.sandbox import PATIENCE_S, WAITBUS, Signals, Stage, WrongStep, last_line
 from waitbus.event import one_line
 from waitbus.ui.output import flush, has_colour, note, out, out_json, painted, safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from typing import Any
 
-_EPILOG = """\
-Examples:
-  waitbus demo          see it work
-  waitbus demo --json   the same for a program: each command, its exit code, the measured wakes
-"""
 _BUGGY, _FIXED = "sum(prices[1:])", "sum(prices)"
 _SHOP = "def total(prices):\n    return {}\n"
 _PYTEST_TESTS = """\
@@ -63,23 +57,10 @@ _PROBE = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Flags and help."""
-    parser.description = (
-        "See it work in a few seconds, offline, on a bus of its own in a temporary directory: a wait that wakes when\n"
-        "a real test run fails, a wait that runs out of time, one wait for two sources. Leaves nothing behind.\n"
-        "Exit code 0 when every step did what it says, 1 when one did not.\n\n"
-        "A wake is measured from the event's received_at, which its producer stamps before the commit, to the first\n"
-        "byte that the waiting process prints: commit, ring, hub, that process's waking and printing are all in it."
-    )
-    parser.epilog = _EPILOG
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end and nothing else")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Play it through, clean up, then say how it went."""
+def run(*, as_json: bool) -> int:
+    """Play it through, clean up, then say how it went. 0 when every step did what it says, else 1."""
     started = time.monotonic()
-    story = Story(quiet=args.json)
+    story = Story(quiet=as_json)
     error = None
     with Signals() as signals:
         stage = Stage(signals)
@@ -95,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if error is None and os.path.exists(stage.root):
         error = f"{stage.root} could not be removed"
     seconds = round(time.monotonic() - started, 2)
-    if args.json:
+    if as_json:
         story.facts |= {"ok": error is None, "error": error, "seconds": seconds, "steps": story.steps}
         out_json(story.facts)
     elif error is None:

@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 
-from waitbus.cli.arguments import as_text, duration, predicate
+from waitbus.cli.flags import as_text, duration, predicate
 from waitbus.cli.reaction import NOT_FOUND, Ended, Reaction
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription

@@ -167,7 +167,7 @@ def _given(args: Args) -> dict[str, Any]:
 def _text(flag: str, word: str) -> str:
     from argparse import ArgumentTypeError
 
-    from waitbus.cli.arguments import as_text
+    from waitbus.cli.flags import as_text
 
     try:
         return as_text(word)

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from waitbus.cli.arguments import as_text, condition, duration, predicate, repo, sha
+from waitbus.cli.flags import as_text, condition, duration, predicate, repo, sha
 from waitbus.client.core import CLOSE_HEARTBEAT_SEC, Stream, since_ulid
 from waitbus.client.rules import SETTLE_SEC, Commit, Conditions, Quiet, any_of
 from waitbus.client.subscribe import Subscription

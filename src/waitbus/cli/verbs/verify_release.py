@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from waitbus.ui.output import has_colour, note, out, out_json, painted, safe
+from waitbus.ui.checks import show
+from waitbus.ui.output import note, out, out_json, safe
 from waitbus.verify import artifact, signatures
-from waitbus.verify.report import FAILED, OK, UNCHECKED, Report, Unusable
+from waitbus.verify.report import Report, Unusable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from waitbus.verify.report import Check
-
-_COLOURS = {OK: "green", FAILED: "red", UNCHECKED: "yellow"}
 _CLOSING = {
     "verified": "verified: all that was asked for was checked, and is right",
     "failed": "failed: do not install this file",
@@ -98,16 +94,3 @@ def _verify(args: argparse.Namespace) -> int:
         show(report)
         out(_CLOSING[report.verdict])
     return report.exit_code
-
-
-def show(report: Report) -> None:
-    """Print a line for each check."""
-    width = max(len(check.name) for check in report.checks)
-    for check in report.checks:
-        out(line_of(check, width))
-
-
-def line_of(check: Check, width: int) -> str:
-    """A check as one line: its state, its name, what was found."""
-    colour = _COLOURS[check.state] if has_colour() and check.asked else None
-    return f"{painted(f'{check.state:<11}', colour)}  {check.name:<{width}}  {safe(check.text)}"

@@ -65,3 +65,23 @@ def condition(text: str) -> tuple[str | None, list[Predicate]]:
             f"{one_line(text, 50)!r} names no source: write SOURCE or SOURCE:PREDICATE, such as docker:action=die"
         )
     return None if source == "*" else source, [predicate(test)] if colon else []
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """The flags `--source` and `--match`."""
+    parser.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")
+    parser.add_argument(
+        "--match",
+        metavar="PREDICATE",
+        type=predicate,
+        action="append",
+        default=[],
+        help="such as conclusion=failure or 'exit_code>=1'; several AND, the same key again ORs",
+    )
+
+
+def count(text: str) -> int:
+    """A whole number, at least 1."""
+    if text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of events: write 1 or more")

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from waitbus.cli.diagnosis import Finding
+    from waitbus.doctor.diagnosis import Finding
     from waitbus.verify.installed import Integrity
 
 UNWELL = 1
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Diagnose, or check the installation."""
     if args.integrity:
         return _integrity(as_json=args.json)
-    from waitbus.cli.diagnosis import BAD, diagnose
+    from waitbus.doctor.diagnosis import BAD, diagnose
 
     findings = diagnose()
     unwell = any(finding.state == BAD for finding in findings)
