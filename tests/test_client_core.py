@@ -312,6 +312,27 @@ class TestTime:
             stream.lost(0)
         assert stream.retry_at == 1
 
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            MARKER,
+            wire.heartbeat_frame(0, 0),
+            event(1),
+            wire.truncated_frame(event_id(1), None),
+            wire.lag_frame(),
+        ],
+        ids=lambda frame: frame["kind"],
+    )
+    def test_any_word_of_a_hub_makes_its_connection_one_of_use(self, frame: dict[str, Any]) -> None:
+        stream = Stream()
+        for _ in range(6):
+            stream.later(0)
+        opened(stream, frame)
+        if stream.connected:
+            stream.lost(50)
+        assert stream.retry_at in (0, 50)
+        assert stream.retry_at == (0 if frame["kind"] == "subscribe_rejected" else 50)
+
     def test_jitter_spreads_the_returns(self) -> None:
         stream = Stream(jitter=1.0)
         stream.later(0)
@@ -477,6 +498,15 @@ class TestAbsence:
         assert all(stream.absent(0, may_start=True) for _ in range(3))
         with pytest.raises(HubError, match=r"hub\.log"):
             stream.absent(0, may_start=True)
+
+    def test_an_answer_allows_as_many_starts_again(self) -> None:
+        """A hub that is killed now and then in the course of a long wait is started as often as it takes."""
+        stream = Stream()
+        for day in range(20):
+            now = 1000.0 * day
+            assert stream.absent(now, may_start=True)
+            opened(stream, now=now)
+            stream.lost(now)
 
 
 @given(st.data())
