@@ -106,7 +106,11 @@ def test_what_a_dead_hub_left_in_the_lock_stops_nobody(bus: Settings, bus_dir: P
     """Nobody listens there, or another bus's hub does by now: a hub for this store is started."""
     os.makedirs(bus.state_dir, mode=0o700)
     other = hubs(WAITBUS_STATE_DIR=str(bus_dir / "s2"), WAITBUS_RUNTIME_DIR=str(bus_dir / "r2"))
-    for left in (str(bus_dir / "nowhere.sock"), other.settings.broadcast_socket):
+    squatted = str(bus_dir / "squatted.sock")
+    with socket.socket(socket.AF_UNIX) as anybody:
+        anybody.bind(squatted)
+    os.chmod(squatted, 0o666)
+    for left in (str(bus_dir / "nowhere.sock"), squatted, other.settings.broadcast_socket):
         with open(bus.hub_lock, "w", encoding="utf-8") as lock:
             os.chmod(bus.hub_lock, 0o600)
             hublock.write(lock.fileno(), {"pid": 1, "store": bus.store, "broadcast": left})

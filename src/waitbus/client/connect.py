@@ -12,6 +12,7 @@ import socket
 import time
 
 from waitbus.client.core import HubError
+from waitbus.event import WaitbusError
 from waitbus.private import check_private_socket
 from waitbus.store import hublock
 
@@ -57,14 +58,14 @@ def connect_to(path: str) -> socket.socket:
 
 
 def _first(paths: list[str]) -> tuple[int, socket.socket]:
-    """The first of `paths` at which somebody listens: its index, and a connection."""
-    for index, path in enumerate(paths):
+    """The first of `paths` at which somebody listens: its index, and a connection. Raises what the last one raises."""
+    *others, last = paths
+    for index, path in enumerate(others):
         try:
             return index, connect_to(path)
-        except ABSENT:
-            if index + 1 == len(paths):
-                raise
-    raise FileNotFoundError
+        except (*ABSENT, WaitbusError):  # what a dead hub left in the lock may be anybody's by now
+            continue
+    return len(others), connect_to(last)
 
 
 def dial(stream: Stream, settings: Settings, may_start: bool) -> tuple[socket.socket | None, bool]:

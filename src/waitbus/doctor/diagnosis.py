@@ -141,7 +141,8 @@ def _hub(settings: Settings) -> Iterator[Finding]:
                 NOTE, "hub", f"it is waitbus {version}: end it (kill {state['pid']}), the next client starts ours"
             )
     elif not str(state["problem"]).startswith("no hub"):
-        yield Finding(BAD, "hub", f"{state['problem']}; its last words are in {settings.hub_log}")
+        log = f"; its last words are in {settings.hub_log}" if hublock.is_held(settings.hub_lock) else ""
+        yield Finding(BAD, "hub", f"{state['problem']}{log}")
     elif settings.autostart:
         yield Finding(NOTE, "hub", "none runs: the first client that needs one starts it")
     else:

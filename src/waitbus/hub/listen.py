@@ -214,7 +214,14 @@ class Listeners:
                 said.append(str(error))
                 if not one.is_there():
                     said.append(self._move_away(name, one))
+        self._leave_spare()
         return said
+
+    def _leave_spare(self) -> None:
+        if self._spare:
+            with contextlib.suppress(OSError):  # a socket of ours is in it
+                os.rmdir(self._spare)
+                self._spare = ""
 
     def _move_away(self, name: str, one: Listener) -> str:
         spare = os.path.join(spare_runtime_dir(), f"hub-{os.getpid()}")
@@ -230,9 +237,7 @@ class Listeners:
         """Close all, and remove the files that are still ours."""
         for one in self._all.values():
             one.close()
-        if self._spare:
-            with contextlib.suppress(OSError):
-                os.rmdir(self._spare)
+        self._leave_spare()
 
 
 def _identity(path: str) -> tuple[int, int]:

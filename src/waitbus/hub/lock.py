@@ -98,6 +98,9 @@ def take(path: str, setting: str) -> int | None:
                 os.close(fd)
                 return None
             time.sleep(_TRY_AGAIN_SEC)
+        except OSError as error:  # a file system without locks
+            os.close(fd)
+            raise WaitbusError(f"cannot lock {path}: {error.strerror}; set {setting} to another place") from None
         except BaseException:
             os.close(fd)
             raise

@@ -127,6 +127,7 @@ class Place:
 
     def _say(self, said: list[str]) -> None:
         """Log what is new: what stays impossible is tried once a second."""
+        said = list(dict.fromkeys(said))
         for line in said:
             if line not in self._said:
                 self._log(line)
