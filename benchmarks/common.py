@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = Path(__file__).resolve().parent / "parts"
+PROGRAMS = Path(__file__).resolve().parent / "programs"
 PREVIOUS = ROOT / ".venvs" / "0.2.0" / "bin"
 PATIENCE_SEC = 60.0
 
@@ -159,8 +159,8 @@ class Bus:
         return hub
 
     def part(self, name: str, *words: object) -> Child:
-        """Start one of `parts/` with the installed package's interpreter."""
-        command: list[str | Path] = [self.python, "-I", PARTS / f"{name}.py", *map(str, words)]
+        """Start one of `programs/` with the installed package's interpreter."""
+        command: list[str | Path] = [self.python, "-I", PROGRAMS / f"{name}.py", *map(str, words)]
         return self._stack.enter_context(Child(command, self.env))
 
     def run(self, *command: str | Path) -> Child:

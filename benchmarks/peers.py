@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import wake
-from benchmarks.common import PARTS, PATIENCE_SEC, PREVIOUS, Child, environment, open_loop
+from benchmarks.common import PROGRAMS, PATIENCE_SEC, PREVIOUS, Child, environment, open_loop
 from benchmarks.figure import BenchError, Figure, median_of, ratio, skipped, times_under
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def previous_round(lab: Lab, count: int) -> list[float]:
         hub = start(PREVIOUS / "waitbus", "broadcast", "serve", heard=False)
         _listening(Path(env["WAITBUS_RUNTIME_DIR"]) / "broadcast.sock", hub)
         python = PREVIOUS / "python"
-        subscriber = start(python, "-I", PARTS / "subscribe.py", count, PREDICATE)
-        emitter = start(python, "-I", PARTS / "emit_paced.py", wake.RATE_HZ, count)
+        subscriber = start(python, "-I", PROGRAMS / "subscribe.py", count, PREDICATE)
+        emitter = start(python, "-I", PROGRAMS / "emit_paced.py", wake.RATE_HZ, count)
         return open_loop(emitter, subscriber, rate=wake.RATE_HZ, count=count)
 
 
@@ -89,8 +89,8 @@ def redis_round(lab: Lab, count: int, *, tcp: bool) -> list[float]:
         )
         _listening(path, server)
         address = f"redis://127.0.0.1:{port}" if tcp else f"unix://{path}"
-        subscriber = start(sys.executable, PARTS / "redis_subscribe.py", address, count)
-        emitter = start(sys.executable, PARTS / "redis_paced.py", address, wake.RATE_HZ, count)
+        subscriber = start(sys.executable, PROGRAMS / "redis_subscribe.py", address, count)
+        emitter = start(sys.executable, PROGRAMS / "redis_paced.py", address, wake.RATE_HZ, count)
         return open_loop(emitter, subscriber, rate=wake.RATE_HZ, count=count)
 
 

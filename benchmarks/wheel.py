@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 def measure(lab: Lab) -> Iterator[Figure]:
     """Two facts of the built wheel."""
     wheel = lab.installed.wheel
-    yield at_most("the wheel", "KB", wheel.stat().st_size / 1000, 250)
+    yield at_most("the wheel", "KB", wheel.stat().st_size / 1000, 420)
     yield at_most("  what it requires", "packages", len(wheel_needs(wheel)), 0)

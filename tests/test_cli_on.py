@@ -45,11 +45,11 @@ class Line:
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         assert child.stdout is not None
-        self.stream = child.stdout
+        self.state = child.stdout
 
     def __call__(self) -> str:
-        assert select.select([self.stream], [], [], PATIENCE)[0]
-        return self.stream.readline().rstrip("\n")
+        assert select.select([self.state], [], [], PATIENCE)[0]
+        return self.state.readline().rstrip("\n")
 
 
 class TestOnce:

@@ -199,7 +199,7 @@ def test_a_cancelled_task_that_is_gone_leaves_no_socket_open(hub: HubProcess) ->
 
 async def until_it_rests(events: AsyncSubscription) -> None:
     """The other task's wait is in the socket: it has subscribed, and nothing comes."""
-    while not (events.stream.live and events._wake):  # noqa: ASYNC110 - nobody tells
+    while not (events.state.live and events._wake):  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0)
 
 
@@ -275,7 +275,7 @@ class TestClose:
             waiting = asyncio.ensure_future(anext(events, None))
             await until_it_rests(events)
             hub.stop(signal.SIGKILL)
-            while events.stream.connected:  # noqa: ASYNC110 - nobody tells
+            while events.state.connected:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0)
             await events.aclose()
             assert await asyncio.wait_for(waiting, PATIENCE) is None

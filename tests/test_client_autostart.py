@@ -20,7 +20,7 @@ from tests.conftest import PATIENCE, HubProcess, hub_pid, stop_hub
 from waitbus.client import autostart
 from waitbus.client.autostart import Start, ensure_hub, hub_environ
 from waitbus.client.connect import connect_to, dial
-from waitbus.client.core import HubError, Stream
+from waitbus.client.core import HubError, SubscriptionState
 from waitbus.client.emit import emit
 from waitbus.client.subscribe import subscribe
 from waitbus.event import EventInsert
@@ -95,7 +95,7 @@ def test_a_hub_too_busy_to_accept_is_one_that_runs(bus: Settings) -> None:
     with suppress(BlockingIOError):
         while len(waiting) < 1000:
             waiting.append(connect_to(bus.broadcast_socket))
-    stream = Stream()
+    stream = SubscriptionState()
     stream.later(0)
     if len(waiting) < 1000:  # Linux says so; elsewhere it looks as if nobody listened
         assert dial(stream, bus, True) == (None, False)

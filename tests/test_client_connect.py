@@ -22,7 +22,7 @@ from tests.test_client_autostart import held
 from waitbus import wire
 from waitbus.client.aio import asubscribe
 from waitbus.client.connect import dial, is_same_store, places
-from waitbus.client.core import HubError, Stream
+from waitbus.client.core import HubError, SubscriptionState
 from waitbus.client.emit import Bell, emit
 from waitbus.client.subscribe import subscribe
 from waitbus.client.wait import wait_for
@@ -193,7 +193,7 @@ def test_a_subscription_that_was_answered_outlives_such_a_hub(
     own = hubs(**place)
     with subscribe(settings=foreign, timeout=PATIENCE, autostart=False) as events:
         own.stop(signal.SIGKILL)
-        while not events.stream.strays:
+        while not events.state.strays:
             events.receive(time.monotonic())
         told = emit(make(2), settings=foreign).event
         hubs(**place)
@@ -201,7 +201,7 @@ def test_a_subscription_that_was_answered_outlives_such_a_hub(
 
 
 def test_a_daemon_that_does_not_name_its_store_is_taken_as_it_is(settings: Settings) -> None:
-    stream = Stream()
+    stream = SubscriptionState()
     stream.is_ours = lambda _: False
     stream.first_frame(0, 10**18)
     stream.feed(wire.encode(wire.ack_frame(None)), 0)
@@ -209,7 +209,7 @@ def test_a_daemon_that_does_not_name_its_store_is_taken_as_it_is(settings: Setti
 
 
 def test_strays_are_counted_and_forgotten() -> None:
-    stream = Stream()
+    stream = SubscriptionState()
     stream.is_ours = lambda store: store == "/ours"
     frame = wire.encode({**wire.ack_frame(None, served=("/theirs", "1")), "store": "/theirs"})
     for count in (1, 2):
@@ -316,7 +316,7 @@ def test_a_subscription_without_a_hub_in_time_goes_on_when_there_is_one(hub: Hub
         assert next(events, None) is None
     events._timeout = PATIENCE
     with events:
-        while not events.stream.ready:
+        while not events.state.ready:
             events.receive(time.monotonic() + PATIENCE)
         told = emit(make(1)).event
         assert next(events) == told
@@ -392,7 +392,7 @@ def test_a_subscription_that_was_answered_outlives_such_an_error(settings: Setti
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:  # connecting says EPROTOTYPE
         other.bind(settings.broadcast_socket)
         os.chmod(settings.broadcast_socket, 0o600)
-        stream = Stream()
+        stream = SubscriptionState()
         with pytest.raises(HubError, match="cannot connect"):
             dial(stream, settings, False)
         stream.first_frame(0, 10**18)
@@ -404,7 +404,7 @@ def test_a_subscription_that_was_answered_outlives_such_an_error(settings: Setti
 
 def test_a_hub_that_stays_away_is_looked_for_to_the_end(settings: Settings) -> None:
     """Twelve minutes of looking once a second made a number too large to be one."""
-    stream = Stream()
+    stream = SubscriptionState()
     stream.first_frame(0, 10**18)
     stream.feed(wire.encode(wire.ack_frame(None)), 0)
     stream.lost(0)

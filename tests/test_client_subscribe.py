@@ -105,7 +105,7 @@ class TestClose:
         waiting = threading.Thread(target=lambda: next(events, None))
         waiting.start()
         hub.stop(signal.SIGKILL)
-        while events.stream.connected:
+        while events.state.connected:
             waiting.join(0.01)
         events.close()
         waiting.join(PATIENCE)

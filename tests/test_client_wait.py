@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE, HubProcess
-from waitbus.client.core import HubError, Stream
+from waitbus.client.core import HubError, SubscriptionState
 from waitbus.client.emit import emit, emit_many
 from waitbus.client.fetch import committed_after
 from waitbus.client.rules import Commit, Conditions, Outcome, Quiet, any_of
@@ -725,7 +725,7 @@ class TestWaitFor:
     ) -> None:
         """A process that was stopped past its deadline finds several reads' worth of events, the match last."""
         begun = time.monotonic()
-        stream = Stream(None)
+        stream = SubscriptionState(None)
         with subscribe("n=1", timeout=PATIENCE) as other, Subscription(stream, settings).open() as subscription:
             emit_many([make(0, blob="x" * 30_000) for _ in range(6)] + [make(1)])
             next(other)
@@ -741,7 +741,7 @@ class TestWaitFor:
                 emit_many(make(0, blob="x" * 1000) for _ in range(100))
 
         flooding = threading.Thread(target=flood)
-        with Subscription(Stream(None), settings).open() as subscription:
+        with Subscription(SubscriptionState(None), settings).open() as subscription:
             flooding.start()
             try:
                 wait = Wait(Conditions([leaf("n=1")]), started=time.monotonic(), timeout=0.2)
@@ -762,7 +762,7 @@ class TestHubThatHangs:
     """At the deadline the store answers in its stead."""
 
     def test_a_match_committed_before_the_deadline_counts(self, settings: Settings, stopped: HubProcess) -> None:
-        with Subscription(Stream(leaf("n=1")), settings).open() as subscription:
+        with Subscription(SubscriptionState(leaf("n=1")), settings).open() as subscription:
             os.kill(stopped.pid, signal.SIGSTOP)
             emit(make(1))
             wait = Wait(Conditions([leaf("n=1")]), started=time.monotonic(), timeout=0.1)
@@ -773,7 +773,7 @@ class TestHubThatHangs:
         self, settings: Settings, stopped: HubProcess, word: str, code: int
     ) -> None:
         rule = Commit(None, CommitRuns(), all_runs=True, settle=0.01)
-        with Subscription(Stream(rule.wanted()), settings).open() as subscription:
+        with Subscription(SubscriptionState(rule.wanted()), settings).open() as subscription:
             os.kill(stopped.pid, signal.SIGSTOP)
             emit(EventInsert(source="ci", event_type="workflow_run", run_id=1, conclusion=word))
             assert run(Wait(rule, started=time.monotonic(), timeout=0.1), subscription).code == code
@@ -792,7 +792,7 @@ class TestHubThatHangs:
         emit(make(1))
         os.kill(stopped.pid, signal.SIGSTOP)
         wait = Wait(rule, started=time.monotonic(), timeout=0)
-        with Subscription(Stream(wait.wanted(), ULID_MIN), settings) as subscription:
+        with Subscription(SubscriptionState(wait.wanted(), ULID_MIN), settings) as subscription:
             assert run(wait, subscription).code == code
 
     @pytest.mark.parametrize(("word", "code"), [("success", 0), ("failure", 1), (None, 124)])
@@ -803,7 +803,7 @@ class TestHubThatHangs:
         emit(EventInsert(source="ci", event_type="workflow_run", run_id=1, conclusion=word, status=status))
         os.kill(stopped.pid, signal.SIGSTOP)
         wait = Wait(Commit(None, CommitRuns(), all_runs=True, settle=0.001), started=time.monotonic(), timeout=0)
-        with Subscription(Stream(wait.wanted(), ULID_MIN), settings) as subscription:
+        with Subscription(SubscriptionState(wait.wanted(), ULID_MIN), settings) as subscription:
             assert run(wait, subscription).code == code
 
     def test_the_store_is_not_searched_for_ever(
@@ -815,11 +815,11 @@ class TestHubThatHangs:
         monkeypatch.setattr("waitbus.client.wait.LATE_SEC", 0.0)
         for timeout, code in ((0.0, 0), (0.01, 124)):
             wait = Wait(Conditions([leaf("n=2")]), started=time.monotonic(), timeout=timeout)
-            with Subscription(Stream(None, ULID_MIN), settings) as subscription:
+            with Subscription(SubscriptionState(None, ULID_MIN), settings) as subscription:
                 assert run(wait, subscription).code == code
 
 
-class Deaf(Stream):
+class Deaf(SubscriptionState):
     """A stream whose hub serves another file: it answers, and has nothing."""
 
     def _on_event(self, frame: Mapping[str, Any], items: list[Item]) -> None:
@@ -854,7 +854,7 @@ class TestSilence:
             assert run(wait, subscription).code == 1
 
     def test_without_a_store_of_ours_the_hub_is_taken_at_its_word(self, settings: Settings) -> None:
-        stream = Stream(None, since="start")
+        stream = SubscriptionState(None, since="start")
         assert list(Subscription(stream, settings).untold()) == []
         assert list(committed_after(settings, ULID_MIN, None)) == []
 

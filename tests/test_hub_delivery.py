@@ -291,7 +291,7 @@ def test_what_was_not_handed_on_is_read_again(
         monkeypatch.setattr(fanout.Fanout, "deliver", once)
         emit_many([tick(1), tick(2)])
         await until(lambda: bool(failed))
-        assert hub.feed.changed()
+        assert hub.reader.changed()
         hub._swept()
         assert await one.ids("2") == ["1", "2"]
 
@@ -334,7 +334,7 @@ def test_who_was_slow_joins_the_others_when_it_has_been_quick_for_a_while(
         (connection,) = connections(hub)
         connection.slow()
         hub._fanout.discard(connection)
-        hub._replay.fall_behind(connection, hub.feed.cursor)
+        hub._replay.fall_behind(connection, hub.reader.cursor)
         n = 0
         while connection.is_slow:
             emit(tick(n, msg_body="body"))

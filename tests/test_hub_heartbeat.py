@@ -121,12 +121,12 @@ def test_one_that_leaves_at_its_heartbeat_stops_nobody() -> None:
     [(1, 1), (3, 3), (60, 60), (2.9, 2), (0, 1), (-5, 1), (61, 60), (10**400, 60), (1e300, 60), (None, 60)],
 )
 def test_what_is_asked_for_is_given_within_bounds(asked: object, given_: int) -> None:
-    assert wire.parse_subscription({"heartbeat_sec": asked}).heartbeat_sec == given_
+    assert wire.parse_subscribe_request({"heartbeat_sec": asked}).heartbeat_sec == given_
 
 
 @given(st.booleans() | st.text() | st.lists(st.integers()) | st.dictionaries(st.text(), st.integers()))
 def test_what_is_not_a_number_changes_nothing(asked: object) -> None:
-    assert wire.parse_subscription({"heartbeat_sec": asked}).heartbeat_sec == wire.HEARTBEAT_SEC
+    assert wire.parse_subscribe_request({"heartbeat_sec": asked}).heartbeat_sec == wire.HEARTBEAT_SEC
 
 
 def test_who_asks_hears_the_hub_and_nobody_else_does(hub: HubProcess, peer: Callable[..., Peer]) -> None:

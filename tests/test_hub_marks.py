@@ -51,14 +51,14 @@ def test_rows_that_were_pruned_before_live_read_them_are_waited_for_by_nobody(
         first, second = client(), client()
         await first.subscribe()
         insert(store, "past")
-        newest = hub.feed.newest_seq
+        newest = hub.reader.newest_seq
 
         def pruned() -> int:
             seq = newest()
             store.execute("DELETE FROM events")
             return seq
 
-        monkeypatch.setattr(hub.feed, "newest_seq", pruned)
+        monkeypatch.setattr(hub.reader, "newest_seq", pruned)
         await second.subscribe(caught_up=True)
         assert (await second.frame() or {})["caught_up"] is True
         emit(tick(1))
@@ -237,7 +237,7 @@ def test_a_store_that_cannot_be_read_is_tried_again_before_that_is_told(
 
     async def scenario(hub: Hub, loop: Loop, client: Callable[[], Client], store: sqlite3.Connection) -> None:
         emit(tick(1))
-        honest = getattr(hub.feed, method)
+        honest = getattr(hub.reader, method)
         tries: list[bool] = []
 
         def fails(*args: Any, **options: Any) -> Any:
@@ -246,7 +246,7 @@ def test_a_store_that_cannot_be_read_is_tried_again_before_that_is_told(
                 raise StoreError("disk I/O error")
             return honest(*args, **options)
 
-        monkeypatch.setattr(hub.feed, method, fails)
+        monkeypatch.setattr(hub.reader, method, fails)
         one = client()
         answer = await one.subscribe(since=ULID_MIN, caught_up=True)
         if not lasting:

@@ -135,7 +135,7 @@ def test_history_is_not_told_to_a_live_subscriber_that_is_served_from_the_store(
         writer.write(wire.encode({"proto": 1, "caught_up": True, **asked}))
         assert [(await read())["kind"] for _ in range(2)] == ["subscribe_ack", "daemon_heartbeat"]
         (connection,) = hub._connections
-        place = hub.feed.cursor
+        place = hub.reader.cursor
         appender = Appender(settings)
         appender.append_many([event("past", ingest_method="import"), event("news")])
         appender.close()

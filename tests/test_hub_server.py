@@ -407,7 +407,7 @@ def test_old_events_are_pruned_in_steps_beside_the_live_stream(
 ) -> None:
     emit_many(numbered(0, 1500, received_at=1))
     emit_many(numbered(1500, 1510))
-    monkeypatch.setattr("waitbus.hub.feed.PRUNE_STEP_PAUSE_SEC", 0.0)
+    monkeypatch.setattr("waitbus.hub.store_reader.PRUNE_STEP_PAUSE_SEC", 0.0)
 
     async def scenario(hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
         gone = loop.create_future()
@@ -420,7 +420,7 @@ def test_old_events_are_pruned_in_steps_beside_the_live_stream(
                 else:
                     loop.call_later(0.02, look)
 
-            hub.feed.maintain(loop)
+            hub.reader.maintain(loop)
             look()
             await gone
 

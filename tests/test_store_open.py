@@ -21,9 +21,9 @@ from waitbus.private import ensure_private_dir
 from waitbus.settings import Settings, SettingsError, load
 from waitbus.store import migrate
 from waitbus.store.append import Appender
-from waitbus.store.facts import counts, facts, troubles
 from waitbus.store.open import StoreDamaged, StoreError, explain, open_reader, open_writer
 from waitbus.store.read import last_seq, read_after
+from waitbus.store.stats import counts, stats, troubles
 
 EVENT = EventInsert(source="agent", event_type="agent_message", summary="hello")
 NOBODY = 65534
@@ -456,7 +456,7 @@ def test_facts_and_counts(settings: Settings) -> None:
     appender = Appender(settings)
     appender.append(EventInsert(source="fs", event_type="fs_change", received_at=5))
     conn = open_reader(settings)
-    found = facts(conn, settings.db_path)
+    found = stats(conn, settings.db_path)
     assert (found["rows"], found["first_seq"], found["last_seq"], found["oldest_received_at"]) == (4, 1, 4, 5)
     assert found["journal_mode"] == "wal"
     assert found["schema"] == migrate.VERSION
@@ -475,7 +475,7 @@ def test_facts_of_what_a_foreign_program_wrote(settings: Settings) -> None:
         "INSERT INTO events (delivery_id, source, event_type, owner, repo, received_at, ingest_method, payload_json)"
         " VALUES ('a', CAST(x'ff' AS TEXT), x'00', 'o', 'r', 'yesterday', 'm', '{}')"
     )
-    assert facts(conn, settings.db_path)["oldest_received_at"] is None
+    assert stats(conn, settings.db_path)["oldest_received_at"] is None
     assert counts(conn) == [{"source": "\ufffd", "event_type": "\0", "events": 1, "newest_received_at": None}]
     assert last_seq(conn) == 1
     conn.close()
@@ -487,7 +487,7 @@ def test_facts_of_a_store_that_fails(settings: Settings) -> None:
     conn = open_writer(settings)
     conn.execute("ALTER TABLE events RENAME TO gone")
     with pytest.raises(StoreError, match="no such table"):
-        facts(conn, settings.db_path)
+        stats(conn, settings.db_path)
     with pytest.raises(StoreError, match="no such table"):
         counts(conn)
     conn.close()

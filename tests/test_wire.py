@@ -98,15 +98,15 @@ def test_first_frames_get_the_answer_that_was_seen(vector: dict[str, Any]) -> No
     body = vector["first"].encode() if "first" in vector else bytes.fromhex(vector["first_hex"])
     if vector["answer"] == "end":
         with pytest.raises(wire.WireError):
-            wire.parse_subscription(wire.decode(body))
+            wire.parse_subscribe_request(wire.decode(body))
     elif vector["answer"] == "subscribe_rejected":
         with pytest.raises(wire.Rejected) as caught:
-            wire.parse_subscription(wire.decode(body))
+            wire.parse_subscribe_request(wire.decode(body))
         frame = caught.value.frame
         assert {"reason": vector["reason"], "supported": vector["supported"]}.items() <= frame.items()
     else:
         assert vector["answer"] == "subscribe_ack"
-        wire.parse_subscription(wire.decode(body))
+        wire.parse_subscribe_request(wire.decode(body))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_first_frames_get_the_answer_that_was_seen(vector: dict[str, Any]) -> No
     ],
 )
 def test_what_a_subscription_asks_for(frame: dict[str, Any], event: dict[str, Any], expected: bool) -> None:
-    predicate = wire.parse_subscription(frame).predicate
+    predicate = wire.parse_subscribe_request(frame).predicate
     event = {"owner": "local", "repo": "local", "event_type": "x", "fields": {}, **event}
     assert (predicate is None or predicate(event)) is expected
 
@@ -149,12 +149,12 @@ def test_what_a_subscription_asks_for(frame: dict[str, Any], event: dict[str, An
 )
 def test_a_malformed_first_frame_is_silent(frame: dict[str, Any]) -> None:
     with pytest.raises(wire.WireError):
-        wire.parse_subscription(frame)
+        wire.parse_subscribe_request(frame)
 
 
 def test_a_bad_match_is_answered() -> None:
     with pytest.raises(wire.Rejected) as caught:
-        wire.parse_subscription({"match": {"key": "a", "op": "like", "value": 1}})
+        wire.parse_subscribe_request({"match": {"key": "a", "op": "like", "value": 1}})
     assert caught.value.frame["reason"] == "match"
     assert caught.value.frame["supported"] is None
     assert caught.value.frame["remediation"]
@@ -162,7 +162,7 @@ def test_a_bad_match_is_answered() -> None:
 
 def test_sixty_four_filters_fit_whatever_the_match() -> None:
     frame = {"filters": ["o/r"] * 64, "match": {"key": "pid", "op": "exists"}}
-    assert wire.parse_subscription(frame).predicate is not None
+    assert wire.parse_subscribe_request(frame).predicate is not None
 
 
 def test_an_oversize_event_goes_as_truncated() -> None:
@@ -181,7 +181,7 @@ def test_a_lone_surrogate_does_not_hide_an_event() -> None:
 
 def test_a_client_s_first_frame_is_understood() -> None:
     frame = wire.subscribe_frame(since="0" * 26, match=Predicate.parse("pid=3"), event_types=["t"], caught_up=True)
-    parsed = wire.parse_subscription(wire.decode(wire.Decoder().feed(wire.encode(frame))[0]))
+    parsed = wire.parse_subscribe_request(wire.decode(wire.Decoder().feed(wire.encode(frame))[0]))
     assert parsed.since == "0" * 26
     assert parsed.caught_up
     assert parsed.predicate is not None

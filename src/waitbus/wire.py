@@ -144,7 +144,7 @@ class Decoder:
         return len(self._buffer)
 
 
-class Subscription:
+class SubscribeRequest:
     """A checked first frame: what one subscriber asked for."""
 
     __slots__ = ("caught_up", "heartbeat_sec", "match", "predicate", "since")
@@ -157,17 +157,17 @@ class Subscription:
         self.heartbeat_sec = heartbeat_sec
 
 
-def first_frame(body: bytes) -> Subscription:
-    """The subscription in the first frame's body. Raises as `parse_subscription` does."""
+def first_frame(body: bytes) -> SubscribeRequest:
+    """The subscription in the first frame's body. Raises as `parse_subscribe_request` does."""
     try:
-        return parse_subscription(decode(body))
+        return parse_subscribe_request(decode(body))
     except TooDeep as error:
         if b'"match"' in body:  # only there has a client reason to nest
             raise Rejected("match", f"nest predicates at most {MAX_DEPTH} deep") from error
         raise
 
 
-def parse_subscription(frame: Mapping[str, Any]) -> Subscription:
+def parse_subscribe_request(frame: Mapping[str, Any]) -> SubscribeRequest:
     """Check a first frame. Raises `Rejected` (answered) for a version or `match`, `WireError` (silent) otherwise."""
     proto = frame.get("proto", PROTO)
     if type(proto) is not int or proto != PROTO:
@@ -186,7 +186,7 @@ def parse_subscription(frame: Mapping[str, Any]) -> Subscription:
         _match_node(frame.get("match")),
     ]
     heartbeat = _heartbeat(frame.get("heartbeat_sec"))
-    return Subscription(since, _conjunction(nodes), frame.get("caught_up") is True, heartbeat)
+    return SubscribeRequest(since, _conjunction(nodes), frame.get("caught_up") is True, heartbeat)
 
 
 def _heartbeat(asked: object) -> int:

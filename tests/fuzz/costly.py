@@ -19,7 +19,7 @@ from tests.fuzz.engine import Target
 from tests.fuzz.pure import agrees_with_index, one_line
 from tests.fuzz.shapes import event_frames, texts
 from waitbus import wire
-from waitbus.client.core import Stream, Truncated
+from waitbus.client.core import SubscriptionState, Truncated
 from waitbus.event import FRAME_KEYS, Event
 from waitbus.predicate import Predicate, PredicateError, all_of
 from waitbus.store.prefilter import condition_of
@@ -81,7 +81,7 @@ def check_unsayable(seed: int) -> None:
 def arrives(frame: dict[str, Any], said: bytes) -> None:
     """A client far down its stack takes the event in, whole or as `truncated`, and stays."""
     assert wire.HEADER_BYTES < len(said) <= wire.HEADER_BYTES + wire.MAX_FRAME_BYTES
-    stream = Stream()
+    stream = SubscriptionState()
     stream.first_frame(0, 0)
     items = from_below(lambda: stream.feed(ACK + said, 0))
     assert stream.connected, "a client leaves the hub for what the hub said"
@@ -128,7 +128,7 @@ def check_dear(example: tuple[dict[str, Any], str, int]) -> None:
     """A peer's match is refused, or answers for any event within a bound, and asks the store for nothing odd."""
     match, body, depth = example
     try:
-        predicate = wire.parse_subscription({"match": match}).predicate
+        predicate = wire.parse_subscribe_request({"match": match}).predicate
     except wire.Rejected as rejected:
         one_line(rejected)
         wire.encode(rejected.frame)

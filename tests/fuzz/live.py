@@ -206,14 +206,14 @@ class Honest:
         self.socket.settimeout(PATIENCE)
         body = b'{"event_types":["honest"]}'
         self.socket.sendall(len(body).to_bytes(4, "big") + body)
-        self.stream = self.socket.makefile("rb")
+        self.state = self.socket.makefile("rb")
         if self.frame()["kind"] != "subscribe_ack":
             raise Failure("no ack for an honest subscriber")
 
     def frame(self) -> dict[str, Any]:
         try:
-            header = self.stream.read(4)
-            frame: dict[str, Any] = json.loads(self.stream.read(int.from_bytes(header, "big")))
+            header = self.state.read(4)
+            frame: dict[str, Any] = json.loads(self.state.read(int.from_bytes(header, "big")))
         except (OSError, ValueError) as error:
             raise Failure(f"an honest subscriber's stream broke: {error!r}") from None
         return frame
@@ -231,7 +231,7 @@ class Honest:
         self.worst = max(self.worst, time.monotonic() - begin)
 
     def close(self) -> None:
-        self.stream.close()
+        self.state.close()
         self.socket.close()
 
 

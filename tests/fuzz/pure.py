@@ -1,4 +1,4 @@
-"""Targets without I/O: the wire, the first frame, predicates, a subscription's stream of bytes."""
+"""Targets without I/O: the wire, the first frame, predicates, a subscription's state of bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fuzz.engine import Target
 from tests.fuzz.shapes import encoded, event_frames, json_values, predicates, spoilt, texts, ulids, values
 from waitbus import wire
-from waitbus.client.core import HubError, Stream
+from waitbus.client.core import HubError, SubscriptionState
 from waitbus.event import Event
 from waitbus.matching import Index, freeze, is_same
 from waitbus.predicate import Predicate, PredicateError, all_of
@@ -43,9 +43,9 @@ def decode_all(chunks: list[bytes]) -> list[bytes]:
 
 def check_wire(example: tuple[list[bytes], list[int]]) -> int:
     variants, cuts = example
-    for stream in variants:
-        bodies = decode_all([stream[begin:end] for begin, end in pairwise([0, *cuts, max(200, len(stream))])])
-        assert bodies == decode_all([stream])
+    for state in variants:
+        bodies = decode_all([state[begin:end] for begin, end in pairwise([0, *cuts, max(200, len(state))])])
+        assert bodies == decode_all([state])
         for body in bodies:
             with contextlib.suppress(wire.WireError):
                 frame = wire.decode(body)
@@ -74,7 +74,7 @@ def check_first_frame(example: tuple[list[bytes], dict[str, Any]]) -> int:
     variants, frame = example
     for body in variants:
         try:
-            subscription = wire.parse_subscription(wire.decode(body))
+            subscription = wire.parse_subscribe_request(wire.decode(body))
         except wire.Rejected as rejected:
             wire.encode(rejected.frame)
             continue
@@ -171,7 +171,7 @@ def same(one: Any, other: Any) -> bool:
     return bool((numbers or type(one) is type(other)) and one == other)
 
 
-# --- a client's stream: whatever a daemon sends, the cursor is an event_id and items are events ----------------------
+# --- a client's state: whatever a daemon sends, the cursor is an event_id and items are events ----------------------
 
 hub_frames = (
     event_frames
@@ -205,26 +205,28 @@ def check_stream(example: tuple[str | None, list[bytes], int]) -> int:
     since, variants, cut = example
     for data in variants:
         try:
-            use_stream(Stream(Predicate.parse("n=1"), since), [ACK + data[:cut], ACK + data[cut:]])
+            use_subscription_state(
+                SubscriptionState(Predicate.parse("n=1"), since), [ACK + data[:cut], ACK + data[cut:]]
+            )
         except HubError as error:
             one_line(error)
     return len(variants)
 
 
-def use_stream(stream: Stream, connections: list[bytes]) -> None:
+def use_subscription_state(state: SubscriptionState, connections: list[bytes]) -> None:
     now = 0.0
     for data in connections:
         now += 10
-        stream.first_frame(now, int(now * 1e9))
-        for item in stream.feed(data, now):
+        state.first_frame(now, int(now * 1e9))
+        for item in state.feed(data, now):
             if isinstance(item, Event):
                 hash(item)
                 json.dumps(item.as_frame())
-        stream.feed(b"", now)
-        assert not stream.connected
-        assert now <= stream.retry_at <= now + 1
-        wire.parse_subscription(wire.decode(stream.first_frame(now, int(now * 1e9))[wire.HEADER_BYTES :]))
-        stream.hang_up()
+        state.feed(b"", now)
+        assert not state.connected
+        assert now <= state.retry_at <= now + 1
+        wire.parse_subscribe_request(wire.decode(state.first_frame(now, int(now * 1e9))[wire.HEADER_BYTES :]))
+        state.hang_up()
 
 
 TARGETS = [
@@ -248,5 +250,5 @@ TARGETS = [
         check_predicate_object,
     ),
     Target("equality", "two JSON values", st.tuples(values, values), check_freeze),
-    Target("stream", "what a daemon sends", streams, check_stream),
+    Target("state", "what a daemon sends", streams, check_stream),
 ]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.fuzz.engine import Target
 from tests.fuzz.shapes import json_values, names, numbers, texts, ulids
 from waitbus import wire
-from waitbus.client.core import Stream
+from waitbus.client.core import SubscriptionState
 from waitbus.event import FIELD_COLUMNS, FRAME_KEYS, ULID_MIN, Event, EventInsert, is_ulid
 from waitbus.predicate import Predicate
 from waitbus.settings import Settings, load
@@ -129,7 +129,7 @@ def check_frame(frame: dict[str, Any]) -> None:
     kinds = {"received_at": int, "fields": dict}
     assert all(type(frame[key]) is kinds.get(key, str) for key in frame)
     assert is_ulid(frame["event_id"])
-    stream = Stream()
+    stream = SubscriptionState()
     stream.first_frame(0, 0)
     (_, item) = [None, *stream.feed(FIRST + wire.encode_event(frame), 0)]
     if isinstance(item, Event):

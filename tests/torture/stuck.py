@@ -35,22 +35,22 @@ class Reader:
         self.socket.connect(bus.settings.broadcast_socket)
         body = json.dumps(first).encode()
         self.socket.sendall(len(body).to_bytes(4, "big") + body)
-        self.stream = self.socket.makefile("rb")
+        self.state = self.socket.makefile("rb")
 
     def frame(self) -> dict[str, Any] | None:
         """The next frame; None at a clean end. Half a frame at the end is a `Failure`."""
-        header = self.stream.read(4)
+        header = self.state.read(4)
         if not header:
             return None
         size = int.from_bytes(header, "big")
-        body = self.stream.read(size) if len(header) == 4 else b""
+        body = self.state.read(size) if len(header) == 4 else b""
         if len(body) < size or not size:
             raise Failure("the stuck subscriber's stream ended in the middle of a frame")
         frame: dict[str, Any] = json.loads(body)
         return frame
 
     def close(self) -> None:
-        self.stream.close()
+        self.state.close()
         self.socket.close()
 
 

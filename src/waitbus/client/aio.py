@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from waitbus.client.autostart import Start
     from waitbus.client.bookmark import Inbox
-    from waitbus.client.core import Stream
+    from waitbus.client.core import SubscriptionState
     from waitbus.event import Event
     from waitbus.predicate import Predicate
     from waitbus.settings import Settings
@@ -47,8 +47,8 @@ def asubscribe(
     event asked for is the one after the last that was given. `aclose()` from another task ends the iteration.
     """
     settings = settings or load()
-    stream, inbox = prepare(predicates, source, since, bookmark, settings)
-    return AsyncSubscription(stream, inbox, settings, timeout, settings.autostart if autostart is None else autostart)
+    state, inbox = prepare(predicates, source, since, bookmark, settings)
+    return AsyncSubscription(state, inbox, settings, timeout, settings.autostart if autostart is None else autostart)
 
 
 class AsyncSubscription:
@@ -65,14 +65,14 @@ class AsyncSubscription:
         "_start",
         "_timeout",
         "_wake",
-        "stream",
+        "state",
     )
 
     def __init__(
-        self, stream: Stream, inbox: Inbox, settings: Settings, timeout: float | None, autostart: bool
+        self, state: SubscriptionState, inbox: Inbox, settings: Settings, timeout: float | None, autostart: bool
     ) -> None:
-        self.stream = stream
-        stream.is_ours = lambda store: is_same_store(settings, store)
+        self.state = state
+        state.is_ours = lambda store: is_same_store(settings, store)
         self._inbox = inbox
         self._settings = settings
         self._timeout = timeout
@@ -104,7 +104,7 @@ class AsyncSubscription:
     async def __aenter__(self) -> Self:
         deadline = None if self._timeout is None else time.monotonic() + max(self._timeout, OPEN_SEC)
         try:
-            while not self.stream.ready and not self._closed and not self._late:
+            while not self.state.ready and not self._closed and not self._late:
                 came = await self._step(deadline)
                 self._late = not came and deadline is not None and time.monotonic() >= deadline
             self._inbox.begin()
@@ -155,36 +155,36 @@ class AsyncSubscription:
         except BaseException:  # a cancelled wait, or a store that fails just now: it is still to be given
             self._inbox.put_back(item)
             raise
-        return event if event is not None and self.stream.gives(event.as_frame()) else None
+        return event if event is not None and self.state.gives(event.as_frame()) else None
 
     async def _step(self, deadline: float | None) -> bool:
         """One connect or one read, no longer than `deadline`; what came is in the inbox. False when nothing came."""
-        stream, now = self.stream, time.monotonic()
+        state, now = self.state, time.monotonic()
         if self._start is not None:
             return await self._get_ready(self._start, deadline)
-        if self._socket is None and stream.retry_at <= now:
+        if self._socket is None and state.retry_at <= now:
             await self._connect(deadline)
             return True
-        await self._rest(stream.patience(now, deadline), self._socket)
+        await self._rest(state.patience(now, deadline), self._socket)
         if self._socket is None:  # it was not there, or was closed meanwhile
             return False
         # From here to the inbox there is no `await`: what was taken off the socket cannot be lost to a cancellation.
         try:
             data = self._socket.recv(RECV_BYTES)
         except BlockingIOError:
-            if time.monotonic() < stream.read_until:
+            if time.monotonic() < state.read_until:
                 return False
             data = b""
         except OSError:
             data = b""
-        self._inbox.extend(stream.feed(data, time.monotonic()))
-        if not stream.connected:
+        self._inbox.extend(state.feed(data, time.monotonic()))
+        if not state.connected:
             self._drop()
         return True
 
     async def _connect(self, deadline: float | None) -> None:
-        stream, now = self.stream, time.monotonic()
-        self._socket, start = dial(stream, self._settings, self._autostart)
+        state, now = self.state, time.monotonic()
+        self._socket, start = dial(state, self._settings, self._autostart)
         if start:
             from waitbus.client.autostart import Start
 
@@ -192,13 +192,13 @@ class AsyncSubscription:
         if self._socket is None:
             return
         try:
-            await self._send(self._socket, stream.first_frame(now, time.time_ns()), send_by(now, deadline))
+            await self._send(self._socket, state.first_frame(now, time.time_ns()), send_by(now, deadline))
         except OSError:
             self._drop()
-            stream.lost(time.monotonic())
+            state.lost(time.monotonic())
         except BaseException:  # half a frame may be on its way
             self._drop()
-            stream.hang_up()
+            state.hang_up()
             raise
 
     async def _get_ready(self, start: Start, deadline: float | None) -> bool:

@@ -9,7 +9,7 @@ import os
 import time
 from collections import deque
 
-from waitbus.client.core import CaughtUp, Stream, since_ulid
+from waitbus.client.core import CaughtUp, SubscriptionState, since_ulid
 from waitbus.event import WaitbusError, is_ulid, one_line
 from waitbus.predicate import Predicate, all_of
 from waitbus.private import ensure_private_dir
@@ -34,7 +34,7 @@ class Bookmark:
     """One cursor in one file (0600). One consumer at a time: two would take turns in overwriting it.
 
     A bare name lives in ``STATE/bookmarks``; anything with a slash is a path, whose directory must be there. After the
-    cursor stands from when on history is still to be given (`Stream.history_from`), unless all of it is.
+    cursor stands from when on history is still to be given (`SubscriptionState.history_from`), unless all of it is.
     """
 
     __slots__ = ("_saved", "history_from", "path")
@@ -95,19 +95,19 @@ class Bookmark:
 class Inbox:
     """What was read and not yet asked for; with a bookmark, the one that follows what was."""
 
-    __slots__ = ("_bookmark", "_history_from", "_items", "_stream", "taken")
+    __slots__ = ("_bookmark", "_history_from", "_items", "_state", "taken")
 
-    def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
-        self._stream = stream
+    def __init__(self, state: SubscriptionState, bookmark: Bookmark | None) -> None:
+        self._state = state
         self._bookmark = bookmark
-        self._history_from = stream.history_from
+        self._history_from = state.history_from
         self._items: deque[Item] = deque()
         # The last event that was given out.
         self.taken: str | None = None
 
     def begin(self) -> None:
         """The subscription stands: a new bookmark holds where it began."""
-        self._save(self._stream.began_at)
+        self._save(self._state.began_at)
 
     def extend(self, items: Iterable[Item]) -> None:
         self._items.extend(items)
@@ -127,7 +127,7 @@ class Inbox:
                 return item
             # All that was there has been given: what is imported or back-filled from now on is not news.
             self._history_from = float("inf")
-        self._save(self._stream.resume_at)
+        self._save(self._state.resume_at)
         return None
 
     def put_back(self, item: Event | Truncated) -> None:
@@ -139,7 +139,7 @@ class Inbox:
         """Forget what was read: the next connection brings again what came after `taken`."""
         self._items.clear()
         self.taken = taken
-        self._stream.rewind(taken or self._stream.began_at)
+        self._state.rewind(taken or self._state.began_at)
 
     def _save(self, cursor: str | None) -> None:
         if self._bookmark is not None:
@@ -152,15 +152,15 @@ def prepare(
     since: str | None,
     bookmark: str | os.PathLike[str] | None,
     settings: Settings,
-) -> tuple[Stream, Inbox]:
+) -> tuple[SubscriptionState, Inbox]:
     """What both faces make of the arguments they share."""
     kept = None if bookmark is None else Bookmark(settings, bookmark)
     now = time.time_ns()
     cursor = None if kept is None else kept.load()
-    stream = Stream(
+    state = SubscriptionState(
         all_of(predicates, source),
         cursor or since_ulid(since, now),
         now % 1000 / 1000,
         history_from=None if kept is None or cursor is None else kept.history_from,
     )
-    return stream, Inbox(stream, kept)
+    return state, Inbox(state, kept)

@@ -18,7 +18,7 @@ from waitbus.store import hublock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from waitbus.client.core import Stream
+    from waitbus.client.core import SubscriptionState
     from waitbus.settings import Settings
 
 ABSENT = (FileNotFoundError, ConnectionRefusedError)
@@ -68,40 +68,40 @@ def _first(paths: list[str]) -> tuple[int, socket.socket]:
     return len(others), connect_to(last)
 
 
-def dial(stream: Stream, settings: Settings, may_start: bool) -> tuple[socket.socket | None, bool]:
+def dial(state: SubscriptionState, settings: Settings, may_start: bool) -> tuple[socket.socket | None, bool]:
     """One try of a subscription to connect: the connection, or None and whether a hub must get ready first.
 
     Raises `HubError` when there is none to be had. A subscription that was answered once outlives every absence.
     """
     now = time.monotonic()
-    answered = stream.began_at is not None
+    answered = state.began_at is not None
     paths = places(settings)
     try:
-        if stream.strays >= len(paths):
-            raise _stray(stream, settings)
-        index, connection = _first(paths[stream.strays :])
+        if state.strays >= len(paths):
+            raise _stray(state, settings)
+        index, connection = _first(paths[state.strays :])
     except BlockingIOError:
-        stream.later(now)
+        state.later(now)
         return None, False
     except ABSENT:
-        stream.strays = 0
+        state.strays = 0
         # A hub that holds the lock is on its way in, or listens again in a moment.
         if not may_start and not answered and hublock.is_held(settings.hub_lock):
             return None, True
-        return None, stream.absent(now, may_start)
+        return None, state.absent(now, may_start)
     except HubError:
-        stream.strays = 0
+        state.strays = 0
         if not answered:
             raise
-        stream.later(now)
+        state.later(now)
         return None, False
-    stream.strays += index
+    state.strays += index
     return connection, False
 
 
-def _stray(stream: Stream, settings: Settings) -> HubError:
+def _stray(state: SubscriptionState, settings: Settings) -> HubError:
     return HubError(
-        f"the hub at {settings.broadcast_socket} serves {stream.foreign}, not {settings.store}: "
+        f"the hub at {settings.broadcast_socket} serves {state.foreign}, not {settings.store}: "
         "set WAITBUS_RUNTIME_DIR to another directory for this store, or WAITBUS_STATE_DIR to that store's"
     )
 

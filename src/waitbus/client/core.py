@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     Item = Event | Truncated | CaughtUp
 
 
-class Stream:
+class SubscriptionState:
     """The state of one subscription across all its connections.
 
     A face asks `retry_at` when to connect, sends `first_frame`, and hands every read to `feed` until `connected` is

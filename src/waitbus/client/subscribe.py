@@ -1,6 +1,6 @@
 """The blocking face: one socket, one thread that waits in it, and no wake-up that brings nothing.
 
-What to send, when to come back and what is new is `core.Stream`'s to say; here it is done.
+What to send, when to come back and what is new is `core.SubscriptionState`'s to say; here it is done.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from waitbus.client.autostart import Start
-    from waitbus.client.core import Item, Stream
+    from waitbus.client.core import Item, SubscriptionState
     from waitbus.predicate import Predicate
     from waitbus.settings import Settings
 
@@ -59,9 +59,9 @@ def subscribe(
     Raises `HubError` when no hub can be reached, `PredicateError`, `SettingsError`.
     """
     settings = settings or load()
-    stream, inbox = prepare(predicates, source, since, bookmark, settings)
+    state, inbox = prepare(predicates, source, since, bookmark, settings)
     deadline = None if timeout is None else time.monotonic() + max(timeout, OPEN_SEC)
-    return Subscription(stream, settings, inbox=inbox, timeout=timeout, autostart=autostart).open(deadline)
+    return Subscription(state, settings, inbox=inbox, timeout=timeout, autostart=autostart).open(deadline)
 
 
 class Subscription:
@@ -79,21 +79,21 @@ class Subscription:
         "_socket",
         "_start",
         "_timeout",
-        "stream",
+        "state",
     )
 
     def __init__(
         self,
-        stream: Stream,
+        state: SubscriptionState,
         settings: Settings,
         *,
         inbox: Inbox | None = None,
         timeout: float | None = None,
         autostart: bool | None = None,
     ) -> None:
-        self.stream = stream
-        stream.is_ours = lambda store: is_same_store(settings, store)
-        self._inbox = inbox or Inbox(stream, None)
+        self.state = state
+        state.is_ours = lambda store: is_same_store(settings, store)
+        self._inbox = inbox or Inbox(state, None)
         self._settings = settings
         self._timeout = timeout
         self._autostart = settings.autostart if autostart is None else autostart
@@ -113,7 +113,7 @@ class Subscription:
         """Connect, and return when the hub has answered, or at `deadline`. What came along is kept for `receive`."""
         try:
             self._check_open()
-            while not self.stream.ready and not self._late:
+            while not self.state.ready and not self._late:
                 came = self._step(deadline)
                 self._inbox.extend(came or ())
                 self._check_open()
@@ -136,7 +136,7 @@ class Subscription:
     def renew(self) -> None:
         """Leave this connection for another one. Once that is live, all that was committed before now has come."""
         self._drop()
-        self.stream.lost(time.monotonic())
+        self.state.lost(time.monotonic())
 
     def resolve(self, item: Item) -> Event | None:
         """The event an item stands for; one too large for a frame is read from the store. None for a marker."""
@@ -145,7 +145,7 @@ class Subscription:
         from waitbus.client.fetch import from_store
 
         event = from_store(self._settings, item.event_id)
-        return event if event is not None and self.stream.gives(event.as_frame()) else None
+        return event if event is not None and self.state.gives(event.as_frame()) else None
 
     def untold(self, *, alone: bool = False) -> Iterator[Event]:
         """What the store has that is wanted and did not come, each event once: nothing, unless the hub is behind.
@@ -154,17 +154,17 @@ class Subscription:
         """
         from waitbus.client.fetch import committed_after
 
-        stream, cursor = self.stream, self.stream.resume_at
-        found = () if cursor is None else committed_after(self._settings, cursor, stream.predicate, alone=alone)
+        state, cursor = self.state, self.state.resume_at
+        found = () if cursor is None else committed_after(self._settings, cursor, state.predicate, alone=alone)
         for frame in found:
-            if frame["event_id"] not in self._found and stream.wants(frame):
+            if frame["event_id"] not in self._found and state.wants(frame):
                 if len(self._found) >= _FOUND_MAX:
                     self._found.clear()
                 self._found.add(frame["event_id"])
                 yield Event.from_frame(frame)
 
     def fileno(self) -> int:
-        """What to poll, until `stream.due`, before `receive`: the socket, or a hub that gets ready; -1: nothing."""
+        """What to poll, until `state.due`, before `receive`: the socket, or a hub that gets ready; -1: nothing."""
         if self._socket is not None:
             return self._socket.fileno()
         return -1 if self._start is None else self._start.fileno()
@@ -205,7 +205,7 @@ class Subscription:
                 self._pid = os.getpid()
                 self._drop()
                 self._end_start()
-                self.stream.hang_up()
+                self.state.hang_up()
             return self._connect(deadline) if self._socket is None else self._take(self._socket, deadline)
         finally:
             self._busy = False
@@ -217,19 +217,19 @@ class Subscription:
         data = self._read(found, deadline)
         if data is None or self._closed:
             return None
-        items = self.stream.feed(data, time.monotonic())
-        if not self.stream.connected:
+        items = self.state.feed(data, time.monotonic())
+        if not self.state.connected:
             self._drop()
         return items
 
     def _connect(self, deadline: float | None) -> list[Item] | None:
-        stream, now = self.stream, time.monotonic()
+        state, now = self.state, time.monotonic()
         if self._start is not None:
             return self._get_ready(self._start, deadline)
-        if stream.retry_at > now:
-            time.sleep(stream.patience(now, deadline))
+        if state.retry_at > now:
+            time.sleep(state.patience(now, deadline))
             return None
-        found, start = dial(stream, self._settings, self._autostart)
+        found, start = dial(state, self._settings, self._autostart)
         if start:
             from waitbus.client.autostart import Start  # not while all is well: a waiter's memory is a budget
 
@@ -242,10 +242,10 @@ class Subscription:
         now = time.monotonic()
         try:
             found.settimeout(send_by(now, deadline) - now)
-            found.sendall(stream.first_frame(now, time.time_ns()))
+            found.sendall(state.first_frame(now, time.time_ns()))
         except OSError:
             self._drop()
-            stream.lost(time.monotonic())
+            state.lost(time.monotonic())
         return []
 
     def _get_ready(self, start: Start, deadline: float | None) -> list[Item] | None:
@@ -257,7 +257,7 @@ class Subscription:
             self._end_start()
             raise
         now = time.monotonic()
-        self.stream.retry_at = now if ready else now + start.patience(now)
+        self.state.retry_at = now if ready else now + start.patience(now)
         if ready:
             self._end_start()
         return [] if ready else None
@@ -269,12 +269,12 @@ class Subscription:
 
     def _read(self, found: socket.socket, deadline: float | None) -> bytes | None:
         """What came, `b""` at the end of stream, None when nothing came in time."""
-        found.settimeout(self.stream.patience(time.monotonic(), deadline))
+        found.settimeout(self.state.patience(time.monotonic(), deadline))
         try:
             return found.recv(RECV_BYTES)
         except (TimeoutError, BlockingIOError):
             # Only after this last look: who comes back from something long finds heartbeats waiting.
-            return b"" if time.monotonic() >= self.stream.read_until else None
+            return b"" if time.monotonic() >= self.state.read_until else None
         except OSError:
             return b""
 

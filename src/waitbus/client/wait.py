@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from waitbus.client.core import CAUGHT_UP, Stream, since_ulid
+from waitbus.client.core import CAUGHT_UP, SubscriptionState, since_ulid
 from waitbus.client.rules import FAILED, TIMED_OUT, Conditions, Outcome, any_of
 from waitbus.event import happened_ms, is_history
 from waitbus.predicate import all_of
@@ -142,7 +142,7 @@ class Wait:
 
 def run(wait: Wait, subscription: Subscription, on_ready: Callable[[], object] | None = None) -> Outcome:
     """Block until the wait is over. `on_ready` is called once, when nothing can be missed any more."""
-    stream = subscription.stream
+    state = subscription.state
     while True:
         now = time.monotonic()
         if wait.must_look(now):
@@ -150,7 +150,7 @@ def run(wait: Wait, subscription: Subscription, on_ready: Callable[[], object] |
         elif wait.must_give_up(now):
             return _without_hub(wait, subscription)
         items = subscription.receive(wait.due())
-        if on_ready is not None and stream.ready:
+        if on_ready is not None and state.ready:
             on_ready()
             on_ready = None
         outcome = _feed(wait, subscription, items)
@@ -159,17 +159,17 @@ def run(wait: Wait, subscription: Subscription, on_ready: Callable[[], object] |
 
 
 def _feed(wait: Wait, subscription: Subscription, items: Sequence[Item]) -> Outcome | None:
-    stream = subscription.stream
+    state = subscription.state
     # What came before the marker is replay; what came before the connection was lost is judged after the next one.
-    if not stream.live or any(item is CAUGHT_UP for item in items):
+    if not state.live or any(item is CAUGHT_UP for item in items):
         wait.lost()
     for item in items:
         outcome = None
         if item is not CAUGHT_UP:
             event = subscription.resolve(item)
             outcome = None if event is None else wait.feed(event, time.monotonic(), time.time_ns())
-        elif stream.live:
-            wait.caught_up(stream.asked_at, time.monotonic(), time.time_ns())
+        elif state.live:
+            wait.caught_up(state.asked_at, time.monotonic(), time.time_ns())
             outcome = wait.tick()
         if outcome is not None and outcome.by_silence:
             outcome = _by_silence(wait, subscription)
@@ -225,7 +225,7 @@ def wait_for(
     started = time.monotonic()
     settings = settings or load()
     wait = Wait(Conditions([all_of(predicates, source)]), started=started, timeout=timeout)
-    stream = Stream(wait.wanted(), since_ulid(since, time.time_ns()))
-    with Subscription(stream, settings, autostart=autostart) as subscription:
+    state = SubscriptionState(wait.wanted(), since_ulid(since, time.time_ns()))
+    with Subscription(state, settings, autostart=autostart) as subscription:
         events = run(wait, subscription).events
     return events[0] if events else None

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from waitbus.demo.sandbox import PATIENCE_S, WAITBUS, Signals, Stage, WrongStep, last_line
+from waitbus.demo.sandbox import PATIENCE_S, WAITBUS, Sandbox, Signals, WrongStep, last_line
 from waitbus.event import one_line
 from waitbus.ui.output import flush, has_colour, note, out, out_json, painted, safe
 
@@ -63,18 +63,18 @@ def run(*, as_json: bool) -> int:
     story = Story(quiet=as_json)
     error = None
     with Signals() as signals:
-        stage = Stage(signals)
+        sandbox = Sandbox(signals)
         try:
-            with stage:
-                _play(stage, story)
+            with sandbox:
+                _play(sandbox, story)
         except WrongStep as wrong:
             error = str(wrong)
         except BrokenPipeError:
             raise
         except OSError as wrong:
-            error = f"{wrong.filename or stage.root}: {wrong.strerror or wrong}"
-    if error is None and os.path.exists(stage.root):
-        error = f"{stage.root} could not be removed"
+            error = f"{wrong.filename or sandbox.root}: {wrong.strerror or wrong}"
+    if error is None and os.path.exists(sandbox.root):
+        error = f"{sandbox.root} could not be removed"
     seconds = round(time.monotonic() - started, 2)
     if as_json:
         story.facts |= {"ok": error is None, "error": error, "seconds": seconds, "steps": story.steps}
@@ -138,14 +138,14 @@ class Tests:
         self.argv = argv
 
 
-def find_tests(stage: Stage) -> Tests:
+def find_tests(sandbox: Sandbox) -> Tests:
     """Pytest in this interpreter, else the one of `python3`, else unittest under `waitbus run`."""
     own = sys.executable if importlib.util.find_spec("pytest") else None
     for python in (own, shutil.which("python3")):
         if python is None:
             continue
-        probe = stage.start([python, "-c", _PROBE])
-        version = stage.finish(probe)[0].decode().strip()
+        probe = sandbox.start([python, "-c", _PROBE])
+        version = sandbox.finish(probe)[0].decode().strip()
         if probe.returncode == 0 and version:
             flags = ["-q", "-p", "waitbus.pytest"]
             shown = shlex.join(["pytest", *flags])
@@ -160,31 +160,31 @@ def find_tests(stage: Stage) -> Tests:
     )
 
 
-def _play(stage: Stage, story: Story) -> None:
-    tests = find_tests(stage)
-    story.facts = {"directory": stage.root, "tests": tests.name}
-    story.line(f"A bus of its own in {stage.root}; the tests are run by {tests.name}.")
+def _play(sandbox: Sandbox, story: Story) -> None:
+    tests = find_tests(sandbox)
+    story.facts = {"directory": sandbox.root, "tests": tests.name}
+    story.line(f"A bus of its own in {sandbox.root}; the tests are run by {tests.name}.")
     if tests.source != "pytest":
         story.line("There is no pytest here, so `waitbus run` tells of them: of their end, not of their first failure.")
-    stage.write("test_shop.py", tests.text)
-    _wake(stage, story, tests)
-    _time_out(stage, story, tests)
-    _both(stage, story, tests)
+    sandbox.write("test_shop.py", tests.text)
+    _wake(sandbox, story, tests)
+    _time_out(sandbox, story, tests)
+    _both(sandbox, story, tests)
 
 
-def _wake(stage: Stage, story: Story, tests: Tests) -> None:
+def _wake(sandbox: Sandbox, story: Story, tests: Tests) -> None:
     """A blocked wait, a failing run, and how long it took from the one to the other."""
     story.step("wake", "One shell waits until a test fails; another runs the tests, and one does.")
     words = ["wait", "--source", tests.source, "--match", 'conclusion="failure"', "--timeout", "20s", "--print"]
     waiting = shlex.join(["waitbus", *words])
     story.command(waiting)
-    waiter = stage.start_ready(*words)
+    waiter = sandbox.start_ready(*words)
     story.remark("wait:  blocked, asleep in the kernel", blocked=waiter.poll() is None)
-    stage.write("shop.py", _SHOP.format(_BUGGY))
+    sandbox.write("shop.py", _SHOP.format(_BUGGY))
     story.command(tests.shown)
-    runner = stage.start(tests.argv)
-    wake_ms, still_running, event = _woken(stage, waiter, runner)
-    printed = b"".join(stage.finish(runner))
+    runner = sandbox.start(tests.argv)
+    wake_ms, still_running, event = _woken(sandbox, waiter, runner)
+    printed = b"".join(sandbox.finish(runner))
     story.ended("tests:", tests.shown, runner.returncode, 1, last_line(printed), printed)
     # Under `waitbus run` it is the runner that is still there: the tests had ended.
     early = still_running and tests.source == "pytest"
@@ -194,7 +194,7 @@ def _wake(stage: Stage, story: Story, tests: Tests) -> None:
 
 
 def _woken(
-    stage: Stage, waiter: subprocess.Popen[bytes], cause: subprocess.Popen[bytes]
+    sandbox: Sandbox, waiter: subprocess.Popen[bytes], cause: subprocess.Popen[bytes]
 ) -> tuple[float, bool, dict[str, Any]]:
     """How long the wake took in ms, whether its cause still ran then, and the event.
 
@@ -206,8 +206,8 @@ def _woken(
     seen_ns = time.time_ns()
     still_running = cause.poll() is None
     if not heard:
-        raise WrongStep(f"the wait did not wake; the command it waits for said: {last_line(stage.end(cause))}")
-    out, err = stage.finish(waiter)
+        raise WrongStep(f"the wait did not wake; the command it waits for said: {last_line(sandbox.end(cause))}")
+    out, err = sandbox.finish(waiter)
     try:
         event = json.loads(out.splitlines()[-1])
     except (ValueError, IndexError):
@@ -228,32 +228,32 @@ def _speaks(waiter: subprocess.Popen[bytes], cause: subprocess.Popen[bytes]) -> 
     return False
 
 
-def _time_out(stage: Stage, story: Story, tests: Tests) -> None:
+def _time_out(sandbox: Sandbox, story: Story, tests: Tests) -> None:
     story.step("timeout", "Nothing more fails, so the next wait runs out of time.")
     words = ["wait", "--source", tests.source, "--match", 'conclusion="failure"', "--timeout", "500ms"]
     shown = shlex.join(["waitbus", *words])
     story.command(shown)
     began = time.monotonic()
-    waiter = stage.start([*WAITBUS, *words])
-    printed = b"".join(stage.finish(waiter))
+    waiter = sandbox.start([*WAITBUS, *words])
+    printed = b"".join(sandbox.finish(waiter))
     seconds = round(time.monotonic() - began, 2)
     text = f"timed out; {seconds:.2f} s with the start of the command"
     story.ended("wait: ", shown, waiter.returncode, 124, text, printed)
     story.steps[-1]["seconds"] = seconds
 
 
-def _both(stage: Stage, story: Story, tests: Tests) -> None:
+def _both(sandbox: Sandbox, story: Story, tests: Tests) -> None:
     """One wait over two sources: still blocked after the first, woken by the second."""
     story.step("all-of", "One wait for two sources: the tests succeed, and an agent approves.")
     green, approved = f'{tests.source}:conclusion="success"', 'agent:msg_body="approved"'
     words = ["wait", "--all-of", green, approved, "--timeout", "20s", "--print"]
     waiting = shlex.join(["waitbus", *words])
     story.command(waiting)
-    waiter = stage.start_ready(*words)
-    stage.write("shop.py", _SHOP.format(_FIXED))
+    waiter = sandbox.start_ready(*words)
+    sandbox.write("shop.py", _SHOP.format(_FIXED))
     story.command(tests.shown)
-    runner = stage.start(tests.argv)
-    printed = b"".join(stage.finish(runner))
+    runner = sandbox.start(tests.argv)
+    printed = b"".join(sandbox.finish(runner))
     if waiter.poll() is not None:
         raise WrongStep("the wait ended after the first of its two sources")
     text = f"{last_line(printed)}; the wait is still blocked"
@@ -261,9 +261,9 @@ def _both(stage: Stage, story: Story, tests: Tests) -> None:
     telling = ["emit", "--source", "agent", "--event-type", "agent_message", "--msg-body", "approved"]
     shown = shlex.join(["waitbus", *telling])
     story.command(shown)
-    teller = stage.start([*WAITBUS, *telling])
-    wake_ms, _, _ = _woken(stage, waiter, teller)
-    printed = b"".join(stage.finish(teller))
+    teller = sandbox.start([*WAITBUS, *telling])
+    wake_ms, _, _ = _woken(sandbox, waiter, teller)
+    printed = b"".join(sandbox.finish(teller))
     story.ended("emit: ", shown, teller.returncode, 0, last_line(printed), printed)
     text = f"woken {wake_ms:.1f} ms after the second event"
     story.ended("wait: ", waiting, waiter.returncode, 0, text)

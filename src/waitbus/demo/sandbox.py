@@ -86,7 +86,7 @@ class Signals:
         raise SystemExit(128 + number)
 
 
-class Stage:
+class Sandbox:
     """The directory, the hub on it, and everything started there; leaving ends the processes, the last one first."""
 
     def __init__(self, signals: Signals) -> None:

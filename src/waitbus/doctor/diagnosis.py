@@ -13,10 +13,10 @@ from waitbus.event import WaitbusError
 from waitbus.private import RUNTIME, STATE, check_private_dir, check_private_socket
 from waitbus.settings import load
 from waitbus.store import hublock, migrate
-from waitbus.store.facts import journal_mode
 from waitbus.store.importer import OLD_NAME
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
+from waitbus.store.stats import journal_mode
 from waitbus.ui.times import size, span
 
 TYPE_CHECKING = False

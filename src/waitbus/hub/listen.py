@@ -14,7 +14,7 @@ import stat
 
 from waitbus.event import WaitbusError
 from waitbus.host.peer import peer_pid
-from waitbus.host.systemd_notify import inherited_sockets
+from waitbus.host.sd_notify import inherited_sockets
 from waitbus.hub.lock import is_at, take
 from waitbus.private import RUNTIME, check_owner, ensure_private_dir, quote
 from waitbus.settings import spare_runtime_dir

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from waitbus.hub.connection import Connection
     from waitbus.hub.fanout import Fanout
-    from waitbus.hub.feed import Feed
     from waitbus.hub.replay import Replay
+    from waitbus.hub.store_reader import StoreReader
 
 PAGE_ROWS = 500
 
@@ -28,13 +28,13 @@ class Live:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        feed: Feed,
+        reader: StoreReader,
         fanout: Fanout,
         replay: Replay,
         connections: Collection[Connection],
     ) -> None:
         self._loop = loop
-        self._feed = feed
+        self._reader = reader
         self._fanout = fanout
         self._replay = replay
         self._connections = connections
@@ -45,9 +45,9 @@ class Live:
 
     def begin(self) -> None:
         """Somebody subscribes now. Raises `StoreError`; then it must be called again."""
-        self._feed.follow()
+        self._reader.follow()
         if self._is_idle:
-            self._feed.skip()
+            self._reader.skip()
             self._is_idle = False
 
     def end(self) -> None:
@@ -69,16 +69,16 @@ class Live:
         if self._is_idle:
             return False
         try:
-            page = self._feed.live_page(PAGE_ROWS)
+            page = self._reader.live_page(PAGE_ROWS)
         except StoreError as error:
             self._on_unreadable(error)
             return False
         self._failures = 0
-        if not page.rows and self._feed.follow():  # rung for nothing: was it for another file?
+        if not page.rows and self._reader.follow():  # rung for nothing: was it for another file?
             return True
         self._hand_on([Parcel(seq, frame) for seq, frame in page.rows if not is_history(frame)])
         # Pruned rows leave nothing to read: what was the newest row is passed all the same.
-        self._feed.advance(max(page.end, 0 if page.rows else self._replay.horizon))
+        self._reader.advance(max(page.end, 0 if page.rows else self._replay.live_after_seq))
         self._replay.wake()
         return page.more
 
@@ -98,7 +98,7 @@ class Live:
 
     def _on_unreadable(self, error: StoreError) -> None:
         """Try again soon. Damage that is still there then is told to everybody: nothing more will come."""
-        self._feed.complain(error)
+        self._reader.complain(error)
         self._failures += 1
         damaged = isinstance(error, StoreDamaged)
         if damaged and self._failures >= TRIES_DAMAGED:
@@ -107,7 +107,7 @@ class Live:
                 connection.reject(last_word)
             return
         if damaged:
-            self._feed.reopen()
+            self._reader.reopen()
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_later(RETRY_SEC, self._pump_on)

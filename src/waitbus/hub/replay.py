@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from waitbus.hub.connection import Connection
     from waitbus.hub.delivery import Delivery
-    from waitbus.hub.feed import Feed
+    from waitbus.hub.store_reader import StoreReader
 
     class Loop(Protocol):
         """What is used of an event loop."""
@@ -87,7 +87,7 @@ class Replay:
     def __init__(
         self,
         loop: Loop,
-        feed: Feed,
+        reader: StoreReader,
         delivery: Delivery,
         *,
         ahead_bytes: int,
@@ -95,7 +95,7 @@ class Replay:
         pump: Callable[[], object],
     ) -> None:
         self._loop = loop
-        self._feed = feed
+        self._reader = reader
         self._delivery = delivery
         self._ahead_bytes = ahead_bytes
         self._go_live = go_live
@@ -104,7 +104,7 @@ class Replay:
         self._slow_lane = Lane(loop, self.serve, rests=True)
         self._span = SPAN_MAX // 10
         # Those that know of more than live has read yet, and slow ones that have all that it has.
-        self._ahead: list[Connection] = []
+        self._awaiting_live: list[Connection] = []
         self._parked: set[Connection] = set()
 
     def queue(self, connection: Connection) -> None:
@@ -123,23 +123,23 @@ class Replay:
         self._parked.discard(connection)
 
     @property
-    def horizon(self) -> int:
+    def live_after_seq(self) -> int:
         """The newest seq that somebody here knows of and waits for live to read; 0 when nobody does."""
-        return max((connection.session.horizon for connection in self._ahead), default=0)
+        return max((connection.session.live_after_seq for connection in self._awaiting_live), default=0)
 
     def wake(self) -> None:
         """Live has read on."""
-        ahead, self._ahead = self._ahead, []
+        waiting, self._awaiting_live = self._awaiting_live, []
         parked, self._parked = self._parked, set()
         for connection in parked:
             if connection.session.state == LIVE:
                 connection.session.state = REPLAY
-        for connection in (*ahead, *parked):
+        for connection in (*waiting, *parked):
             self.queue(connection)
 
     def serve(self, connection: Connection) -> None:
         """One turn: read a page after the session's cursor; who then has all that live has read joins it at once."""
-        session, goal = connection.session, self._feed.cursor
+        session, goal = connection.session, self._reader.cursor
         if session.state != REPLAY:
             return
         try:
@@ -152,13 +152,13 @@ class Replay:
         except Exception as error:
             self._delivery.abandon(connection, error)
         ready = session.state == REPLAY and session.cursor >= goal
-        if ready and goal >= session.horizon:
+        if ready and goal >= session.live_after_seq:
             self._go_live(connection)
             if connection.is_slow:
                 self._parked.add(connection)
         connection.flush()
         if ready and session.state == REPLAY:
-            self._ahead.append(connection)
+            self._awaiting_live.append(connection)
             self._pump()
         elif session.queued_bytes < self._ahead_bytes:
             self.queue(connection)
@@ -169,7 +169,7 @@ class Replay:
         where = condition_of(predicate.as_object) if predicate else None
         window = min(goal, session.cursor + self._span) if where else goal
         began = time.monotonic()
-        page = self._feed.page(session.cursor, PAGE_ROWS, upto=window, where=where)
+        page = self._reader.page(session.cursor, PAGE_ROWS, upto=window, where=where)
         if where:
             self._adapt(time.monotonic() - began)
         connection.rest()
@@ -196,7 +196,7 @@ class Replay:
 
         A store that is busy, or that cannot be read for a moment, is waited for; damage is looked at twice.
         """
-        self._feed.complain(error)
+        self._reader.complain(error)
         session = connection.session
         session.failures += 1
         damaged = isinstance(error, StoreDamaged)
@@ -204,5 +204,5 @@ class Replay:
             connection.reject(wire.store_frame(str(error), damaged=damaged))
             return
         if damaged:
-            self._feed.reopen()
+            self._reader.reopen()
         self._loop.call_later(RETRY_SEC, again, connection)

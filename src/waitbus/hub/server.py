@@ -17,17 +17,17 @@ import time
 
 from waitbus import __version__, wire
 from waitbus.host.peer import peer_uid
-from waitbus.host.systemd_notify import notify, watchdog_interval
+from waitbus.host.sd_notify import notify, watchdog_interval
 from waitbus.hub.connection import Connection
 from waitbus.hub.delivery import Delivery
 from waitbus.hub.doorbell import Doorbell
 from waitbus.hub.fanout import Fanout
-from waitbus.hub.feed import PRUNE_EVERY_SEC, Feed
 from waitbus.hub.heartbeat import Heartbeats
 from waitbus.hub.live import Live
 from waitbus.hub.place import Place
 from waitbus.hub.replay import Replay
 from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
+from waitbus.hub.store_reader import PRUNE_EVERY_SEC, StoreReader
 from waitbus.hub.sweep import Sweep
 from waitbus.private import RUNTIME, ensure_private_dir
 from waitbus.store.errors import StoreError
@@ -75,17 +75,17 @@ class Hub:
         self._timers: list[asyncio.TimerHandle] = []
         self._idle_timer: asyncio.TimerHandle | None = None
         self._place = Place(settings, log)  # before anything is read: another hub may serve this store
-        self.feed = Feed(settings, log, self._on_replaced, self._without_sweep)
+        self.reader = StoreReader(settings, log, self._on_replaced, self._without_sweep)
         self._replay = Replay(
             loop,
-            self.feed,
+            self.reader,
             self._delivery,
             # Of a backlog of any size little waits in memory.
             ahead_bytes=min(256 * 1024, settings.queue_bytes // 4),
             go_live=self._go_live,
             pump=self.pump,
         )
-        self._live = Live(loop, self.feed, self._fanout, self._replay, self._connections)
+        self._live = Live(loop, self.reader, self._fanout, self._replay, self._connections)
         self.listeners = self._place.listen()
         self._doorbell = Doorbell(loop, self.listeners, self.pump)
         self.stopped: asyncio.Future[None] = loop.create_future()
@@ -93,7 +93,7 @@ class Hub:
         loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
         loop.set_exception_handler(self._on_loop_fault)
         self._heartbeats = Heartbeats(loop, self._beat)
-        self._every(PRUNE_EVERY_SEC, lambda: self.feed.maintain(loop))
+        self._every(PRUNE_EVERY_SEC, lambda: self.reader.maintain(loop))
         if interval := watchdog_interval():
             self._every(interval, lambda: notify("WATCHDOG=1"))
         self._sweep = Sweep(settings, lambda: self._tell_loop(self._swept), self._look)
@@ -167,13 +167,13 @@ class Hub:
         caught_up_at = None
         try:
             self._live.begin()
-            session.horizon = self.feed.newest_seq()
+            session.live_after_seq = self.reader.newest_seq()
             if subscription.since is None:
-                session.cursor = session.horizon  # what was committed before the subscription is past
+                session.cursor = session.live_after_seq  # what was committed before the subscription is past
             else:
                 session.takes_history = True
-                session.cursor = self.feed.cursor_of(subscription.since)
-                caught_up_at = self.feed.id_at(session.horizon) or subscription.since
+                session.cursor = self.reader.cursor_of(subscription.since)
+                caught_up_at = self.reader.id_at(session.live_after_seq) or subscription.since
         except StoreError as error:
             self._replay.failed(connection, error, self.on_subscribed)
             return
@@ -276,14 +276,14 @@ class Hub:
 
     def _swept(self) -> None:
         """Somebody may have committed and not rung."""
-        if self.feed.changed() or self._replay.horizon:
+        if self.reader.changed() or self._replay.live_after_seq:
             self.pump()
 
     def _heartbeat_frame(self, *, live: bool, caught_up: bool = False) -> Mapping[str, Any]:
         return wire.heartbeat_frame(
             int(time.time()),
             int(time.monotonic() - self._started),
-            cursor=self.feed.place() if live else None,
+            cursor=self.reader.resume_id() if live else None,
             caught_up=caught_up,
         )
 
@@ -314,7 +314,7 @@ class Hub:
             if timer is not None:
                 timer.cancel()
         self._idle_exit = None
-        self.feed.stop()
+        self.reader.stop()
         deadline = time.monotonic() + DRAIN_SEC
         while self._live.deliver_page() and time.monotonic() < deadline:
             pass
@@ -331,7 +331,7 @@ class Hub:
         for connection in list(self._connections):
             connection.close()
         self._place.close()
-        self.feed.close()
+        self.reader.close()
         self._place.release()
 
 

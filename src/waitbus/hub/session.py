@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from waitbus.predicate import Predicate
-    from waitbus.wire import Subscription
+    from waitbus.wire import SubscribeRequest
 
 # A session moves down this list. AWAITING its first frame; REPLAY from the store; LIVE, and back to REPLAY when it
 # falls behind; CLOSING: what is queued goes out, then the connection ends; CLOSED: nothing more goes out.
@@ -35,7 +35,7 @@ class Session:
         "_queue",
         "cursor",
         "failures",
-        "horizon",
+        "live_after_seq",
         "queued_bytes",
         "state",
         "subscription",
@@ -44,11 +44,11 @@ class Session:
 
     def __init__(self, limit_bytes: int) -> None:
         self.state = AWAITING
-        self.subscription: Subscription | None = None
+        self.subscription: SubscribeRequest | None = None
         # The seq up to which the store was read for this session while it replays.
         self.cursor = 0
         # The newest seq when the subscription came: live begins no earlier than there.
-        self.horizon = 0
+        self.live_after_seq = 0
         # Whether the past was asked for, and is still being told: imported and back-filled rows are never news.
         self.takes_history = False
         # How many reads of the store for this session failed in a row.
@@ -60,7 +60,7 @@ class Session:
         self._head_sent = 0
         self._held_bytes = 0
 
-    def receive(self, data: bytes) -> Subscription | None:
+    def receive(self, data: bytes) -> SubscribeRequest | None:
         """Take bytes of the peer. Returns its subscription once, when the first frame is whole and good.
 
         A bad first frame moves the session to CLOSING (with an answer queued where the contract gives one) or CLOSED.
@@ -100,7 +100,7 @@ class Session:
             self.cursor = min(self.cursor, common)
         elif self.cursor > common or not common:
             self.cursor = news
-        self.horizon = min(self.horizon, common)
+        self.live_after_seq = min(self.live_after_seq, common)
 
     def push(self, frame: bytes) -> bool:
         """Queue one frame. False when that passes the bound: the session is then evicted and CLOSING."""

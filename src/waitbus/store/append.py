@@ -252,10 +252,10 @@ class Appender:
     def _settle(self) -> None:
         """Shorten the store's log when it has grown long: after the bell, when nobody waits for it."""
         conn = self._conn
-        if conn is not None and self._wal.is_long(conn.place.log_bytes):
+        if conn is not None and self._wal.needs_checkpoint(conn.place.log_bytes):
             with self._lock:
                 if self._conn is not None and not self._depth:
-                    self._wal.shorten(self._conn)
+                    self._wal.checkpoint(self._conn)
 
     def close(self) -> None:
         """Close the connection; a later append opens it again."""

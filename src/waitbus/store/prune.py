@@ -103,8 +103,8 @@ class Pruner:
                 step = self._step(conn, now_ns)
                 if step.deleted or step.more:
                     wal = Wal(path_of(conn))
-                    if wal.is_long():
-                        wal.shorten(conn)
+                    if wal.needs_checkpoint():
+                        wal.checkpoint(conn)
                 return step
             finally:
                 if conn.in_transaction:

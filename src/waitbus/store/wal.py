@@ -26,8 +26,8 @@ class Wal:
         self._path = os.path.realpath(db_path) + "-wal"
         self._limit = LIMIT
 
-    def is_long(self, size: int | None = None) -> bool:
-        """Whether it is time for `shorten`. `size` in bytes saves the `stat` of who has just looked."""
+    def needs_checkpoint(self, size: int | None = None) -> bool:
+        """Whether it is time for `checkpoint`. `size` in bytes saves the `stat` of who has just looked."""
         if size is None:
             try:
                 size = os.stat(self._path).st_size
@@ -37,7 +37,7 @@ class Wal:
             self._limit = LIMIT
         return size > self._limit
 
-    def shorten(self, conn: sqlite3.Connection) -> None:
+    def checkpoint(self, conn: sqlite3.Connection) -> None:
         """Copy the log into the file, so that the next commit starts it anew. Never raises: nothing is lost without it.
 
         When a reader holds it up, the next try comes after as much again.

@@ -147,7 +147,7 @@ def _restarting(events: Subscription, reaction: Reaction, timeout: float | None)
                 idle_from = time.monotonic()
         elif timeout is not None and time.monotonic() >= idle_from + timeout:
             return TIMED_OUT
-        until = events.stream.due
+        until = events.state.due
         if not reaction.running and timeout is not None:
             until = min(until, idle_from + timeout)
         reaction.sleep([events.fileno()], until)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from waitbus.settings import load
-from waitbus.store.facts import counts, facts
 from waitbus.store.open import open_reader
+from waitbus.store.stats import counts, stats
 from waitbus.ui.output import out, out_json
 from waitbus.ui.table import print_table
 from waitbus.ui.times import local, size
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     now = time.time_ns()
     conn = open_reader(settings)
     try:
-        store = facts(conn, settings.db_path)
+        store = stats(conn, settings.db_path)
         types = counts(conn)
         recent = {
             name: {(one["source"], one["event_type"]): one["events"] for one in counts(conn, since_ns=now - span)}

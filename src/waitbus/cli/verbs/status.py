@@ -9,9 +9,9 @@ from waitbus.client.probe import hub_state
 from waitbus.event import WaitbusError
 from waitbus.private import RUNTIME, STATE, SettingsError, check_private_dir
 from waitbus.settings import load
-from waitbus.store.facts import facts
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
+from waitbus.store.stats import stats
 from waitbus.ui.output import has_colour, out, out_json, painted, safe
 from waitbus.ui.times import size, span
 
@@ -69,7 +69,7 @@ def store_state(settings: Settings) -> dict[str, Any]:
     try:
         conn = open_reader(settings)
         try:
-            found = facts(conn, path)
+            found = stats(conn, path)
             state.update(bytes=found["bytes"] + found["wal_bytes"], events=found["rows"], schema=found["schema"])
             newest = read_after(conn, last_seq(conn) - 1, 1)
         finally:

@@ -99,7 +99,7 @@ def _sleep(events: Subscription, pipe: int | None, deadline: float | None) -> No
     """Until the hub has something, the reader left, or `deadline`."""
     fd = events.fileno()
     now = time.monotonic()
-    until = min(events.stream.due, now + _POLL_MAX_SEC if deadline is None else deadline)
+    until = min(events.state.due, now + _POLL_MAX_SEC if deadline is None else deadline)
     poll = select.poll()
     if fd >= 0:
         poll.register(fd, select.POLLIN)

@@ -12,7 +12,7 @@ import sys
 import time
 
 from waitbus.cli.flags import as_text, condition, duration, predicate, repo, sha
-from waitbus.client.core import CLOSE_HEARTBEAT_SEC, Stream, since_ulid
+from waitbus.client.core import CLOSE_HEARTBEAT_SEC, SubscriptionState, since_ulid
 from waitbus.client.rules import SETTLE_SEC, Commit, Conditions, Quiet, any_of
 from waitbus.client.subscribe import Subscription
 from waitbus.client.wait import Wait
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     wait = Wait(_rule(args, scope, since, now, unix_ns), started=now, timeout=args.timeout, fail_if=fail_if)
     # Silence counts only while the hub is there: one that hangs is to be noticed soon.
     heartbeat = None if args.quiet is None else CLOSE_HEARTBEAT_SEC
-    stream = Stream(wait.wanted(), since, jitter=unix_ns % 1000 / 1000, heartbeat_sec=heartbeat)
+    stream = SubscriptionState(wait.wanted(), since, jitter=unix_ns % 1000 / 1000, heartbeat_sec=heartbeat)
 
     def ready() -> None:
         if args.ready_fd is not None:

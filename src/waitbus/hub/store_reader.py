@@ -47,7 +47,7 @@ def _at_once(act: Callable[[], object]) -> bool:
     return True
 
 
-class Feed:
+class StoreReader:
     """The store as the hub sees it. `cursor` is the seq up to which live subscribers have been handed everything.
 
     `replaced` is called when another file was put in the store's place, with the seq up to which it holds the same rows
@@ -116,7 +116,7 @@ class Feed:
         with self._explained():
             return read.event_id_at(self._connection, seq)
 
-    def place(self) -> str | None:
+    def resume_id(self) -> str | None:
         """The cursor of who was given all that live has read, `ULID_MIN` before any event; None: it cannot be said."""
         try:
             return self.id_at(self.cursor) or ULID_MIN

@@ -17,7 +17,7 @@ _COUNTS = "SELECT source, event_type, count(*), max(received_at) FROM events {} 
 _SINCE = "WHERE received_at >= ?"
 
 
-def facts(conn: sqlite3.Connection, path: str) -> dict[str, Any]:
+def stats(conn: sqlite3.Connection, path: str) -> dict[str, Any]:
     """Figures of the store at `path`: sizes in bytes, times in nanoseconds since the epoch (null when it is empty).
 
     Walks the table once: some 0.1 s for a million events. Raises `StoreError`.
