@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import wake
-from benchmarks.common import PROGRAMS, PATIENCE_SEC, PREVIOUS, Child, environment, open_loop
+from benchmarks.common import PATIENCE_SEC, PREVIOUS, PROGRAMS, Child, environment, open_loop
 from benchmarks.figure import BenchError, Figure, median_of, ratio, skipped, times_under
 
 if TYPE_CHECKING:
