@@ -324,14 +324,14 @@ class TestTime:
         ids=lambda frame: frame["kind"],
     )
     def test_any_word_of_a_hub_makes_its_connection_one_of_use(self, frame: dict[str, Any]) -> None:
-        stream = Stream()
+        state = Stream()
         for _ in range(6):
-            stream.later(0)
-        opened(stream, frame)
-        if stream.connected:
-            stream.lost(50)
-        assert stream.retry_at in (0, 50)
-        assert stream.retry_at == (0 if frame["kind"] == "subscribe_rejected" else 50)
+            state.later(0)
+        opened(state, frame)
+        if state.connected:
+            state.lost(50)
+        assert state.retry_at in (0, 50)
+        assert state.retry_at == (0 if frame["kind"] == "subscribe_rejected" else 50)
 
     def test_jitter_spreads_the_returns(self) -> None:
         state = SubscriptionState(jitter=1.0)
@@ -501,12 +501,12 @@ class TestAbsence:
 
     def test_an_answer_allows_as_many_starts_again(self) -> None:
         """A hub that is killed now and then in the course of a long wait is started as often as it takes."""
-        stream = Stream()
+        state = Stream()
         for day in range(20):
             now = 1000.0 * day
-            assert stream.absent(now, may_start=True)
-            opened(stream, now=now)
-            stream.lost(now)
+            assert state.absent(now, may_start=True)
+            opened(state, now=now)
+            state.lost(now)
 
 
 @given(st.data())
