@@ -324,7 +324,7 @@ class TestTime:
         ids=lambda frame: frame["kind"],
     )
     def test_any_word_of_a_hub_makes_its_connection_one_of_use(self, frame: dict[str, Any]) -> None:
-        state = Stream()
+        state = SubscriptionState()
         for _ in range(6):
             state.later(0)
         opened(state, frame)
@@ -501,7 +501,7 @@ class TestAbsence:
 
     def test_an_answer_allows_as_many_starts_again(self) -> None:
         """A hub that is killed now and then in the course of a long wait is started as often as it takes."""
-        state = Stream()
+        state = SubscriptionState()
         for day in range(20):
             now = 1000.0 * day
             assert state.absent(now, may_start=True)
