@@ -528,7 +528,35 @@ class TestCommit:
     def test_other_events_are_none_of_its_business(self) -> None:
         bench = commit()
         bench.go_live()
-        assert bench.feed(source="docker", conclusion="failure") is None
+        assert bench.feed(source="docker", event_type="workflow_run", conclusion="failure") is None
+        assert bench.feed(source="github", event_type="check_run", conclusion="failure") is None
+        assert bench.run("CI", 1, "success") == 0
+
+    def test_it_subscribes_to_runs_alone(self) -> None:
+        wanted = commit().wait.wanted()
+        assert wanted is not None
+        for source, event_type, whether in (
+            ("github", "workflow_run", True),
+            ("github", "workflow_job", False),
+            ("ci", "workflow_run", False),
+        ):
+            assert wanted({"event_type": event_type, "fields": {"source": source}}) is whether
+
+    def test_it_says_which_run_it_was(self) -> None:
+        bench = commit()
+        bench.go_live()
+        bench.run("CI", 1, "failure")
+        assert bench.outcome is not None
+        assert bench.outcome.text.startswith("failure: github {'workflow_name': 'CI'")
+        assert not bench.outcome.by_silence
+
+    def test_a_cancelled_run_is_one_by_what_did_not_come(self) -> None:
+        bench = commit()
+        bench.go_live()
+        bench.run("CI", 1, "cancelled")
+        bench.sleep(6)
+        assert bench.outcome is not None
+        assert bench.outcome.by_silence
 
 
 class TestAllRuns:
@@ -582,8 +610,9 @@ class TestAllRuns:
         bench = commit(all_runs=True)
         bench.go_live()
         bench.run("Docs", 2)
-        bench.run("CI", 1, "cancelled")
-        assert bench.sleep(6) == 1
+        assert bench.run("CI", 1, "cancelled") is None
+        assert bench.sleep(4.9) is None
+        assert bench.sleep(0.2) == 1
 
     def test_a_named_workflow_not_seen_holds_it_up(self) -> None:
         bench = commit("CI", "Deploy", all_runs=True, timeout=120)
@@ -620,7 +649,10 @@ class TestAllRuns:
     def test_no_settle_time_ends_at_the_event(self) -> None:
         bench = commit(all_runs=True, settle=0)
         bench.go_live()
+        bench.sleep(1)
         assert bench.run("CI", 1, "success") == 0
+        assert bench.outcome is not None
+        assert bench.outcome.by_silence
 
     @given(
         st.lists(

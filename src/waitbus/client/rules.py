@@ -89,9 +89,8 @@ class Conditions:
         return Outcome(MATCHED, f"matched: {'; '.join(event.summary for event in events)}", events)
 
     def _word(self, event: Event) -> Verdict:
-        if not self._by_verdict or (event.conclusion is None and event.fields.get("status") is None):
-            return "success"
-        return verdict(event.conclusion)
+        as_it_is = event.conclusion is None and event.fields.get("status") is None
+        return verdict(event.conclusion if self._by_verdict and not as_it_is else "success")
 
     def judge(self, known: float) -> Outcome | None:
         return None
@@ -149,7 +148,7 @@ class Commit:
     def __init__(
         self, predicate: Predicate | None, runs: CommitRuns, *, all_runs: bool, settle: float = SETTLE_SEC
     ) -> None:
-        nodes = [{"key": "event_type", "op": "eq", "value": RUN_EVENT}, predicate and predicate.as_object]
+        nodes = [{"key": "event_type", "value": RUN_EVENT}, predicate and predicate.as_object]
         self._predicate = Predicate.from_object({"all": [node for node in nodes if node is not None]})
         self._runs = runs
         self._all_runs = all_runs
@@ -177,12 +176,9 @@ class Commit:
         return None
 
     def due(self) -> float | None:
-        if self._all_runs:
-            if self._runs.all_well():
-                return self._settled()
-            return min((run.mark.until for run in self._runs.failures()), default=None)
-        first = self._runs.first()
-        return first.mark.until if first is not None else None
+        if self._runs.all_well():
+            return self._settled()
+        return min((run.mark.until for run in self._runs.failures()), default=None)
 
     def _settled(self) -> float:
         """When a newer run has had its time to appear, after the last change to one that counts."""
