@@ -23,12 +23,13 @@ from tests.test_hub_server import in_process_hub
 from waitbus import wire
 from waitbus.client.emit import emit
 from waitbus.client.subscribe import subscribe
-from waitbus.event import ULID_MIN, EventInsert, WaitbusError
+from waitbus.event import EventInsert, WaitbusError
 from waitbus.hub import server, sweep
 from waitbus.hub.doorbell import Doorbell
 from waitbus.settings import Settings
 from waitbus.store import read
 from waitbus.store.read import read_page
+from waitbus.ulid import ULID_MIN
 
 Peers = Callable[..., Peer]
 

@@ -19,8 +19,9 @@ import pytest
 from tests.conftest import PATIENCE, Cli, HubProcess, hub_pid
 from tests.test_bad_input import Peers, numbers, refused, tick
 from waitbus.client.emit import emit
-from waitbus.event import ULID_MIN, WaitbusError
+from waitbus.event import WaitbusError
 from waitbus.settings import Settings
+from waitbus.ulid import ULID_MIN
 
 ROOT = os.getuid() == 0
 needs_mount = pytest.mark.skipif(

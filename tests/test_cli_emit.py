@@ -19,9 +19,10 @@ from waitbus.cli.main import main
 from waitbus.cli.parser import make_parser
 from waitbus.cli.verbs import emit as verb
 from waitbus.cloudevents import from_cloudevent, to_cloudevent
-from waitbus.event import FIELD_COLUMNS, EventInsert, fields_of, is_ulid
+from waitbus.event import FIELD_COLUMNS, EventInsert, fields_of
 from waitbus.settings import Settings
 from waitbus.ui.jsonl import MAX_LINE_BYTES
+from waitbus.ulid import is_ulid
 
 TellAndSay = Callable[..., tuple[int, str, str]]
 

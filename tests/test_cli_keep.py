@@ -22,8 +22,9 @@ from tests.conftest import PATIENCE, Cli, HubProcess
 from waitbus.cli.main import main
 from waitbus.cli.verbs.init import CONFIG
 from waitbus.client.emit import emit, emit_many
-from waitbus.event import EventInsert, ulid_at
+from waitbus.event import EventInsert
 from waitbus.settings import _CONFIG, Settings, load
+from waitbus.ulid import ulid_at
 
 Say = Callable[..., tuple[int, str, str]]
 DAY_NS = 86_400 * 10**9

@@ -18,8 +18,9 @@ import pytest
 from tests.conftest import PATIENCE, Cli, HubProcess
 from waitbus.cli.main import main
 from waitbus.client.emit import emit
-from waitbus.event import Event, EventInsert, is_ulid
+from waitbus.event import Event, EventInsert
 from waitbus.settings import Settings
+from waitbus.ulid import is_ulid
 
 Say = Callable[..., tuple[int, str, str]]
 EVIL = "a\x1b[31mred\x9b\u202eb\nc"

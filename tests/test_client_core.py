@@ -22,9 +22,10 @@ from waitbus.client.core import (
     Truncated,
     since_ulid,
 )
-from waitbus.event import HISTORY_METHODS, ULID_MIN, Event, encode_ulid, ulid_at
+from waitbus.event import HISTORY_METHODS, Event
 from waitbus.predicate import Predicate
 from waitbus.settings import SettingsError
+from waitbus.ulid import ULID_MIN, encode_ulid, ulid_at
 
 if TYPE_CHECKING:
     from waitbus.client.core import Item

@@ -20,10 +20,11 @@ from waitbus.client.fetch import committed_after
 from waitbus.client.rules import Commit, Conditions, Outcome, Quiet, any_of
 from waitbus.client.subscribe import Subscription, subscribe
 from waitbus.client.wait import LATE_SEC, Wait, run, wait_for
-from waitbus.event import HISTORY_METHODS, ULID_MIN, Event, EventInsert, UlidFactory
+from waitbus.event import HISTORY_METHODS, Event, EventInsert
 from waitbus.predicate import Predicate, PredicateError, all_of
 from waitbus.settings import Settings
 from waitbus.store.errors import StoreError
+from waitbus.ulid import ULID_MIN, UlidFactory
 from waitbus.verdict import CommitRuns
 
 if TYPE_CHECKING:

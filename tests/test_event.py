@@ -15,17 +15,13 @@ from waitbus.event import (
     FIELD_COLUMNS,
     Event,
     EventInsert,
-    UlidFactory,
     default_summary,
-    encode_ulid,
     fields_of,
     happened_ms,
     is_history,
-    is_ulid,
     one_line,
-    ulid_at,
-    ulid_ms,
 )
+from waitbus.ulid import UlidFactory, encode_ulid, is_ulid, ulid_at, ulid_ms
 
 
 @given(st.lists(st.integers(min_value=0, max_value=2**47), min_size=1, max_size=200))

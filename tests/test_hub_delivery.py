@@ -16,13 +16,14 @@ from tests.conftest import HubProcess, Peer
 from tests.test_hub_server import in_process_hub
 from waitbus import wire
 from waitbus.client.emit import emit, emit_many
-from waitbus.event import ULID_MIN, EventInsert
+from waitbus.event import EventInsert
 from waitbus.hub import delivery, fanout, replay, sweep
 from waitbus.hub.connection import Connection
 from waitbus.hub.server import Hub
 from waitbus.hub.session import LIVE
 from waitbus.settings import Settings
 from waitbus.store.open import open_writer
+from waitbus.ulid import ULID_MIN
 
 Peers = Callable[..., Peer]
 Loop = asyncio.AbstractEventLoop

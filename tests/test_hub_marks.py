@@ -14,7 +14,6 @@ import pytest
 from tests.conftest import Cli, HubProcess, Peer
 from tests.test_hub_delivery import Client, Loop, Scenario, connections, insert, scene, tick, until
 from waitbus.client.emit import emit, emit_many
-from waitbus.event import ULID_MIN
 from waitbus.hub import doorbell, replay, sweep
 from waitbus.hub.server import Hub
 from waitbus.hub.session import LIVE, REPLAY
@@ -22,6 +21,7 @@ from waitbus.settings import Settings
 from waitbus.store import read
 from waitbus.store.errors import StoreError
 from waitbus.store.open import open_writer
+from waitbus.ulid import ULID_MIN
 
 Peers = Callable[..., Peer]
 Run = Callable[[Scenario], None]

@@ -18,11 +18,12 @@ from tests.test_hub_server import in_process_hub
 from tests.test_store_import import make_old
 from waitbus import wire
 from waitbus.client.emit import emit, emit_many
-from waitbus.event import HISTORY_METHODS, ULID_MIN, EventInsert
+from waitbus.event import HISTORY_METHODS, EventInsert
 from waitbus.hub.server import Hub
 from waitbus.settings import Settings
 from waitbus.store.append import Appender
 from waitbus.store.open import open_writer
+from waitbus.ulid import ULID_MIN
 
 YEAR_NS = 365 * 86_400 * 10**9
 

@@ -21,10 +21,11 @@ import pytest
 from tests.conftest import PATIENCE, HubProcess, Peer
 from waitbus import __version__, wire
 from waitbus.client.emit import emit, emit_many
-from waitbus.event import ULID_MIN, EventInsert
+from waitbus.event import EventInsert
 from waitbus.hub.server import Hub
 from waitbus.settings import Settings
 from waitbus.store.open import open_writer
+from waitbus.ulid import ULID_MIN
 
 VECTORS = [json.loads(line) for line in (Path(__file__).parent / "vectors/wire-v1.jsonl").read_text().splitlines()]
 Peers = Callable[..., Peer]

@@ -12,8 +12,9 @@ import pytest
 
 from tests.conftest import PATIENCE, HubProcess, Peer
 from waitbus.client.emit import emit
-from waitbus.event import ULID_MIN, EventInsert
+from waitbus.event import EventInsert
 from waitbus.settings import Settings
+from waitbus.ulid import ULID_MIN
 
 OLD = Path(__file__).parent.parent / ".venvs" / "0.2.0"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.pytest_runs import ENTRY_POINT, FAIL, ON, PASS, Project
-from waitbus.event import ulid_ms
 from waitbus.settings import Settings
 from waitbus.sources.pytest_session import FIRST_WAIT_S, LAST_WAIT_S
 from waitbus.store.clock import real_ns
 from waitbus.store.open import open_writer
+from waitbus.ulid import ulid_ms
 
 
 def conftest_of(hook: str, body: str = "raise RuntimeError('boom')", marks: str = "") -> dict[str, str]:

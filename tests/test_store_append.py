@@ -21,13 +21,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from waitbus.event import FIELD_COLUMNS, NATURAL_FIELDS, EventInsert, WaitbusError, is_ulid, ulid_at, ulid_ms
+from waitbus.event import FIELD_COLUMNS, NATURAL_FIELDS, EventInsert, WaitbusError
 from waitbus.settings import Settings
 from waitbus.store import append as append_module
 from waitbus.store.append import CHUNK, Appender, BatchResult
 from waitbus.store.open import StoreBusy, StoreError, open_reader, open_writer
 from waitbus.store.read import event_with_payload, last_seq, read_after
 from waitbus.store.wal import LIMIT
+from waitbus.ulid import is_ulid, ulid_at, ulid_ms
 
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 

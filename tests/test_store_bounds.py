@@ -20,9 +20,8 @@ from waitbus.event import (
     MAX_PAYLOAD_BYTES,
     MAX_SUMMARY_BYTES,
     EventInsert,
-    depth_of,
-    is_deeper,
 )
+from waitbus.json_text import depth_of, is_deeper
 from waitbus.settings import Settings
 from waitbus.store import read
 from waitbus.store.append import Appender

@@ -17,13 +17,14 @@ import pytest
 import time_machine
 
 from tests.conftest import PATIENCE
-from waitbus.event import EventInsert, ulid_ms
+from waitbus.event import EventInsert
 from waitbus.settings import Settings
 from waitbus.store.append import Appender
 from waitbus.store.clock import elapsed, real_ns
 from waitbus.store.errors import StoreError
 from waitbus.store.open import open_reader, open_writer
 from waitbus.store.read import read_after
+from waitbus.ulid import ulid_ms
 
 
 def message(**more: Any) -> EventInsert:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from waitbus.event import ULID_MIN, EventInsert
+from waitbus.event import EventInsert
 from waitbus.predicate import Predicate
 from waitbus.settings import Settings
 from waitbus.store.append import Appender
 from waitbus.store.open import open_writer
 from waitbus.store.prefilter import condition_of
 from waitbus.store.read import cursor_of, read_after
+from waitbus.ulid import ULID_MIN
 
 
 @pytest.mark.parametrize(

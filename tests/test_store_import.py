@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from waitbus.event import EventInsert, is_ulid
+from waitbus.event import EventInsert
 from waitbus.private import ensure_private_dir
 from waitbus.settings import Settings, SettingsError
 from waitbus.store import importer
@@ -21,6 +21,7 @@ from waitbus.store.append import Appender
 from waitbus.store.importer import import_v020
 from waitbus.store.open import StoreError, open_reader, open_writer
 from waitbus.store.read import event_with_payload, read_after
+from waitbus.ulid import is_ulid
 
 ROOT = Path(__file__).parent.parent
 RECORDED = Path(__file__).parent / "data" / "github-0.2.0.sql"

@@ -14,22 +14,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from waitbus.event import (
-    ALWAYS_FIELDS,
-    FIELD_COLUMNS,
-    FRAME_KEYS,
-    ULID_MIN,
-    Event,
-    EventInsert,
-    encode_ulid,
-    is_ulid,
-    ulid_at,
-    ulid_ms,
-)
+from waitbus.event import ALWAYS_FIELDS, FIELD_COLUMNS, FRAME_KEYS, Event, EventInsert
 from waitbus.settings import Settings
 from waitbus.store import frames, read
 from waitbus.store.append import Appender
 from waitbus.store.open import StoreDamaged, StoreError, open_reader, open_writer
+from waitbus.ulid import ULID_MIN, encode_ulid, is_ulid, ulid_at, ulid_ms
 from waitbus.wire import decode, encode_event
 
 # The columns of 0.2.0: what a foreign program knows to insert.

@@ -10,7 +10,7 @@ import pytest
 
 from tests.torture.audit import Ledger, Truth, account, without_promised_repeats, wronged
 from tests.torture.stores import Stores
-from waitbus.event import encode_ulid
+from waitbus.ulid import encode_ulid
 
 STORE = list("abcdef")
 

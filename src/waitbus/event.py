@@ -1,19 +1,16 @@
-"""Events: their vocabulary, their shape in memory, and the ULIDs that name them.
+"""Events: their vocabulary, their bounds, and their shape in memory.
 
-Pure: no I/O, no clock, no state of the module's own. Time and randomness are handed in.
+Pure: no I/O, no clock, no state of the module's own.
 No ``dataclasses`` and no ``typing`` at run time: ``waitbus emit`` loads this file, and its start-up is a budget.
 """
 
 from __future__ import annotations
 
-import json
-import json.encoder
-import math
-from itertools import accumulate, repeat
+from waitbus.ulid import ulid_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
 
@@ -89,105 +86,6 @@ FRAME_KEYS = (
     "fields",
 )
 
-CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-ULID_LENGTH = 26
-ULID_MIN = "0" * ULID_LENGTH
-_ENTROPY_BITS = 80
-_ENTROPY_MASK = (1 << _ENTROPY_BITS) - 1
-_BATCH_MASK = (1 << 20) - 1
-_PAIRS = [a + b for a in CROCKFORD for b in CROCKFORD]
-_CROCKFORD_SET = frozenset(CROCKFORD)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is no finite number")
-    return number
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _no_default(value: object) -> Any:
-    raise TypeError(f"{type(value).__name__} is no JSON value")
-
-
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-# CPython's encoder, made once: `JSONEncoder.encode` makes one for every call, which is a third of what it costs.
-_make_encoder = getattr(json.encoder, "c_make_encoder", None)
-_encode_chunks = _make_encoder and _make_encoder(
-    None, _no_default, json.encoder.encode_basestring, None, ":", ",", False, False, False
-)
-
-
-def to_json(value: object) -> str:
-    """`value` as compact JSON, not escaped beyond need.
-
-    Raises ``ValueError`` (NaN, infinity), ``TypeError`` (no JSON value) or ``RecursionError`` (too deep, or circular).
-    """
-    if _encode_chunks is None:
-        return _ENCODER.encode(value)
-    return "".join(_encode_chunks(value, 0))
-
-
-def from_json(text: str) -> Any:
-    """The one JSON value in `text`, all numbers finite. Raises ``ValueError``, or ``RecursionError`` when too deep."""
-    try:
-        value, end = _DECODER.raw_decode(text)
-        if end == len(text):
-            return value
-    except json.JSONDecodeError:
-        pass  # maybe only for white space before it
-    return _DECODER.decode(text)
-
-
-def is_deeper(text: str, limit: int) -> bool:
-    """Whether the JSON in `text` is nested deeper than `limit`, found without parsing it. A bare value has depth 0."""
-    return text.count("[") + text.count("{") > limit and depth_of(text) > limit
-
-
-def depth_of(text: str) -> int:
-    """How deep the JSON in `text` is nested, found without parsing it."""
-    if "\\" in text:
-        text = text.replace("\\\\", "").replace('\\"', "")
-    outside_strings = "".join(text.split('"')[::2])
-    return max(accumulate(map(_STEPS.get, outside_strings, repeat(0))), default=0)
-
-
-_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
-
-
-def is_ulid(text: object) -> bool:
-    """Whether `text` has the form of a ULID: 26 characters of Crockford's upper-case base 32."""
-    return isinstance(text, str) and len(text) == ULID_LENGTH and _CROCKFORD_SET.issuperset(text)
-
-
-def encode_ulid(value: int) -> str:
-    """A 128-bit number as 26 characters of Crockford's base 32 (two at a time: it is on the ingest path)."""
-    pairs = _PAIRS
-    return "".join([pairs[(value >> shift) & 1023] for shift in range(120, -1, -10)])
-
-
-def ulid_at(unix_ns: int) -> str:
-    """The smallest ULID of the millisecond that holds `unix_ns`: a cursor for "from this time on"."""
-    return encode_ulid(max(0, unix_ns // 1_000_000) << _ENTROPY_BITS)
-
-
-def decode_ulid(ulid: str) -> int:
-    """The number that a well-formed ULID, or the first characters of one, stands for."""
-    value = 0
-    for char in ulid:
-        value = value << 5 | CROCKFORD.index(char)
-    return value
-
-
-def ulid_ms(ulid: str) -> int:
-    """Milliseconds since the epoch that a well-formed ULID carries."""
-    return decode_ulid(ulid[:10])
-
 
 def is_history(frame: Mapping[str, Any]) -> bool:
     """Whether an event frame tells of the past only: see `HISTORY_METHODS`."""
@@ -200,43 +98,6 @@ def happened_ms(frame: Mapping[str, Any]) -> int:
         return ulid_ms(frame["event_id"])
     received_at = frame.get("received_at")
     return received_at // 1_000_000 if type(received_at) is int else 0
-
-
-class UlidFactory:
-    """Makes ULIDs that are unique and rise within one process, even when the clock stands still or is set back.
-
-    `clock_ns` gives nanoseconds since the epoch, `entropy` gives n random bytes. Not thread-safe: its owner locks.
-    """
-
-    __slots__ = ("_clock_ns", "_entropy", "_last")
-
-    def __init__(self, clock_ns: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
-        self._clock_ns = clock_ns
-        self._entropy = entropy
-        self._last = 0
-
-    def __call__(self) -> str:
-        now_ms = self._clock_ns() // 1_000_000
-        last = self._last
-        if now_ms > last >> _ENTROPY_BITS:
-            # The top bit of the random part starts clear, so that counting up has room within a millisecond.
-            last = now_ms << _ENTROPY_BITS | int.from_bytes(self._entropy(10), "big") >> 1
-        else:
-            last += 1
-        self._last = last
-        return encode_ulid(last)
-
-    def batch(self, count: int) -> list[str]:
-        """`count` ULIDs, rising, for little more than the price of one: they share all but their last 20 bits."""
-        if count < 1:
-            return []
-        first = self()
-        low = self._last & _BATCH_MASK
-        if low + count > _BATCH_MASK:
-            return [first, *[self() for _ in range(count - 1)]]
-        self._last += count - 1
-        head, pairs = first[:-4], _PAIRS
-        return [head + pairs[n >> 10] + pairs[n & 1023] for n in range(low, low + count)]
 
 
 class EventInsert:

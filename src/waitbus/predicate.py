@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 
-from waitbus.event import WaitbusError, from_json, is_deeper, one_line
+from waitbus.event import WaitbusError, one_line
+from waitbus.json_text import from_json, is_deeper
 from waitbus.matching import QUOTED, STEP, compile_node, freeze, is_number, is_plain, path_of, terms_of
 
 TYPE_CHECKING = False

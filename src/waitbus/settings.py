@@ -10,13 +10,14 @@ import os
 import sys
 
 from waitbus.private import RUNTIME, STATE, SettingsError, can_make, foreign_owner
+from waitbus.units import LARGEST, parse_duration, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Never
 
-__all__ = ["Settings", "SettingsError", "load", "parse_duration", "parse_size"]
+__all__ = ["Settings", "SettingsError", "load"]
 
 DAY_S = 86_400
 MIB = 1 << 20
@@ -24,26 +25,8 @@ MACOS = sys.platform == "darwin"
 # The kernel's room for an AF_UNIX address, less the final zero.
 SOCKET_PATH_BYTES = 103 if MACOS else 107
 
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-_SIZE_UNITS = {
-    "": 1,
-    "b": 1,
-    "k": 1 << 10,
-    "kib": 1 << 10,
-    "kb": 1000,
-    "m": 1 << 20,
-    "mib": 1 << 20,
-    "mb": 1000**2,
-    "g": 1 << 30,
-    "gib": 1 << 30,
-    "gb": 1000**3,
-    "t": 1 << 40,
-    "tib": 1 << 40,
-    "tb": 1000**4,
-}
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
-_LARGEST = (1 << 63) - 1
 
 
 class Settings:
@@ -258,7 +241,7 @@ def _read_config(settings: Settings, path: str) -> None:
             attribute, read, form = known[key]
             try:
                 setattr(settings, attribute, read(value))
-            except (SettingsError, _FormError):
+            except (ValueError, _FormError):
                 raise SettingsError(f"{path}: [{section}] {key} takes {form}, not {value!r}") from None
 
 
@@ -289,7 +272,7 @@ def _duration(value: object) -> float:
 def _size(value: object) -> int:
     if isinstance(value, str):
         value = parse_size(value)
-    return value if type(value) is int and 0 <= value <= _LARGEST else _wrong()
+    return value if type(value) is int and 0 <= value <= LARGEST else _wrong()
 
 
 def _queue(value: object) -> int:
@@ -330,47 +313,3 @@ def _env_switch(variable: str, value: str) -> bool:
     if word in _FALSE:
         return False
     raise SettingsError(f"{variable} takes 1 or 0, not {value!r}")
-
-
-# Durations and sizes.
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `5m`, `2h`, `1d`, `500ms`, `1h30m`; finite and not negative, else `SettingsError`."""
-    rest = text.strip().lower()
-    total = 0.0
-    bare = False
-    while rest and not bare:
-        number, rest = _split(rest, "0123456789.")
-        unit, rest = _split(rest, "abcdefghijklmnopqrstuvwxyz")
-        bare = not unit
-        try:
-            total += float(number) * _DURATION_UNITS[unit or "s"]
-        except (ValueError, KeyError):
-            rest = "?"
-            break
-    if rest or not text.strip() or (bare and _split(text.strip(), "0123456789.")[1]) or total > 1e12:
-        raise SettingsError(f"{text!r} is no duration: write 90, 90s, 5m, 2h, 1d, 500ms or 1h30m")
-    return total
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `1048576`, `500MB` (decimal), `1GiB` or `1G` (binary), rounded up: only 0 is 0, which is no limit.
-
-    Raises `SettingsError`.
-    """
-    number, unit = _split(text.strip().lower(), "0123456789.")
-    try:
-        size = float(number) if "." in number else int(number)
-        total = -int(-size * _SIZE_UNITS[unit.strip()] // 1)
-    except (ValueError, KeyError, OverflowError):
-        total = -1
-    if not 0 <= total <= _LARGEST:
-        raise SettingsError(f"{text!r} is no size: write 1048576, 500MB or 1GiB")
-    return total
-
-
-def _split(text: str, alphabet: str) -> tuple[str, str]:
-    """The longest beginning of `text` made of `alphabet`, and the rest."""
-    rest = text.lstrip(alphabet)
-    return text[: len(text) - len(rest)], rest

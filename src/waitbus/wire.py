@@ -9,17 +9,10 @@ from __future__ import annotations
 import json
 import re
 
-from waitbus.event import (
-    MAX_FIELDS_DEPTH,
-    MAX_NAME_BYTES,
-    WaitbusError,
-    from_json,
-    is_deeper,
-    is_ulid,
-    one_line,
-    to_json,
-)
+from waitbus.event import MAX_FIELDS_DEPTH, MAX_NAME_BYTES, WaitbusError, one_line
+from waitbus.json_text import from_json, is_deeper, to_json
 from waitbus.predicate import MAX_DEPTH, Predicate, PredicateError
+from waitbus.ulid import is_ulid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

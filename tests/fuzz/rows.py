@@ -17,7 +17,7 @@ from tests.fuzz.engine import Target
 from tests.fuzz.shapes import json_values, names, numbers, texts, ulids
 from waitbus import wire
 from waitbus.client.core import SubscriptionState
-from waitbus.event import FIELD_COLUMNS, FRAME_KEYS, ULID_MIN, Event, EventInsert, is_ulid
+from waitbus.event import FIELD_COLUMNS, FRAME_KEYS, Event, EventInsert
 from waitbus.predicate import Predicate
 from waitbus.settings import Settings, load
 from waitbus.store import frames, read
@@ -25,6 +25,7 @@ from waitbus.store.append import Appender
 from waitbus.store.importer import import_v020
 from waitbus.store.open import open_writer
 from waitbus.store.prefilter import condition_of
+from waitbus.ulid import ULID_MIN, is_ulid
 
 NEEDED = ("delivery_id", "source", "event_type", "owner", "repo", "received_at", "ingest_method", "payload_json")
 COLUMNS = (*NEEDED, *FIELD_COLUMNS, "event_id", "summary", "fields_json")

@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from waitbus.event import FIELD_COLUMNS, FRAME_KEYS, NATURAL_FIELDS, encode_ulid
+from waitbus.event import FIELD_COLUMNS, FRAME_KEYS, NATURAL_FIELDS
+from waitbus.ulid import encode_ulid
 
 words = st.sampled_from(
     ["", "failure", "success", "a", "ab", "a*", "*", "[a]", "[!a-c]", "a?", "é", "\ud800", "\0", "\x1b[0m", "1", "null"]

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from tests.torture.bus import Bus
-from waitbus.event import encode_ulid
+from waitbus.ulid import encode_ulid
 
 PREFIX = "poison-"
 MEGABYTE = 1 << 20

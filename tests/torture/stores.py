@@ -14,8 +14,8 @@ import sqlite3
 import time
 from pathlib import Path
 
-from waitbus.event import is_ulid
 from waitbus.store.frames import derived_id
+from waitbus.ulid import is_ulid
 
 SUFFIXES = ("", "-wal", "-shm")
 

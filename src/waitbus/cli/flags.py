@@ -7,7 +7,7 @@ import os
 
 from waitbus.event import one_line
 from waitbus.predicate import Predicate, PredicateError
-from waitbus.settings import SettingsError, parse_duration
+from waitbus.units import parse_duration
 
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -37,7 +37,7 @@ def duration(text: str) -> float:
     """Seconds of ``90``, ``5m``, ``1h30m``."""
     try:
         return parse_duration(text)
-    except SettingsError as error:
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

@@ -10,9 +10,10 @@ import time
 from collections import deque
 
 from waitbus.client.core import CaughtUp, SubscriptionState, since_ulid
-from waitbus.event import WaitbusError, is_ulid, one_line
+from waitbus.event import WaitbusError, one_line
 from waitbus.predicate import Predicate, all_of
 from waitbus.private import ensure_private_dir
+from waitbus.ulid import is_ulid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

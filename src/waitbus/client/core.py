@@ -7,19 +7,10 @@ Sans-I/O: nothing here may know a socket, a clock or a file. Times are handed in
 from __future__ import annotations
 
 from waitbus import wire
-from waitbus.event import (
-    FRAME_KEYS,
-    ULID_MIN,
-    Event,
-    WaitbusError,
-    happened_ms,
-    is_history,
-    is_ulid,
-    one_line,
-    ulid_at,
-    ulid_ms,
-)
-from waitbus.settings import SettingsError, parse_duration
+from waitbus.event import FRAME_KEYS, Event, WaitbusError, happened_ms, is_history, one_line
+from waitbus.settings import SettingsError
+from waitbus.ulid import ULID_MIN, is_ulid, ulid_at, ulid_ms
+from waitbus.units import parse_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -416,7 +407,7 @@ def since_ulid(since: str | None, unix_ns: int) -> str | None:
         return since.upper()
     try:
         return ulid_at(unix_ns - int(parse_duration(since) * 1e9))
-    except SettingsError:
+    except ValueError:
         raise SettingsError(
             f"since takes a duration such as 10m, an event_id, or start; not {one_line(since, 40)!r}"
         ) from None

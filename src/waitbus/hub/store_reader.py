@@ -12,11 +12,12 @@ import os
 import sqlite3
 import time
 
-from waitbus.event import ULID_MIN, WaitbusError, ulid_at
+from waitbus.event import WaitbusError
 from waitbus.store import prune, read
 from waitbus.store.errors import StoreError, explain
 from waitbus.store.importer import import_v020
 from waitbus.store.open import open_writer
+from waitbus.ulid import ULID_MIN, ulid_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

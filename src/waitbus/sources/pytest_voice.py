@@ -6,10 +6,10 @@ import os
 import sqlite3
 
 from waitbus.client.emit import Bell
-from waitbus.event import UlidFactory
 from waitbus.settings import load
 from waitbus.store.append import Appender
 from waitbus.store.clock import real_ns
+from waitbus.ulid import UlidFactory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,13 +12,14 @@ from _thread import RLock
 from itertools import chain, groupby
 from operator import itemgetter
 
-from waitbus.event import EmitResult, Event, UlidFactory
+from waitbus.event import EmitResult, Event
 from waitbus.store.clock import elapsed, pause, real_ns
 from waitbus.store.errors import StoreError, explain, is_busy
 from waitbus.store.open import open_writer
 from waitbus.store.read import event_of_delivery
 from waitbus.store.rows import GROUP, fields_of_event, row_of
 from waitbus.store.wal import Wal
+from waitbus.ulid import UlidFactory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from waitbus.event import from_json, to_json
+from waitbus.json_text import from_json, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

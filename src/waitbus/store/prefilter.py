@@ -8,9 +8,10 @@ came over a wire becomes SQL.
 
 from __future__ import annotations
 
-from waitbus.event import FIELD_COLUMNS, is_ulid
+from waitbus.event import FIELD_COLUMNS
 from waitbus.matching import path_of
 from waitbus.store.frames import derived_seq
+from waitbus.ulid import is_ulid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

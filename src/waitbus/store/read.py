@@ -8,20 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 
-from waitbus.event import (
-    HISTORY_METHODS,
-    MAX_FIELDS_BYTES,
-    MAX_NAME_BYTES,
-    MAX_PAYLOAD_BYTES,
-    ULID_MIN,
-    Event,
-    is_ulid,
-    ulid_at,
-    ulid_ms,
-)
+from waitbus.event import HISTORY_METHODS, MAX_FIELDS_BYTES, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, Event
 from waitbus.store.clock import real_ns
 from waitbus.store.errors import explain
 from waitbus.store.frames import CUT, KINDS, MAX_SEQ, NAMES, as_text, decode, derived_seq, frame_of
+from waitbus.ulid import ULID_MIN, is_ulid, ulid_at, ulid_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,11 +17,9 @@ from waitbus.event import (
     MAX_PAYLOAD_BYTES,
     MAX_SUMMARY_BYTES,
     default_summary,
-    depth_of,
     fields_of,
-    from_json,
-    to_json,
 )
+from waitbus.json_text import depth_of, from_json, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

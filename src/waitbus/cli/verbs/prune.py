@@ -7,11 +7,12 @@ import sys
 import time
 
 from waitbus.cli.flags import duration
-from waitbus.settings import SettingsError, load, parse_size
+from waitbus.settings import load
 from waitbus.store.open import open_reader, open_writer
 from waitbus.store.prune import Policy, policy_of, prune_all
 from waitbus.ui.output import is_terminal, note, out, out_json
 from waitbus.ui.times import size
+from waitbus.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _size(text: str) -> int:
     try:
         return parse_size(text)
-    except SettingsError as error:
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

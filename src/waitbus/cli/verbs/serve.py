@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from waitbus.settings import load, parse_duration
+from waitbus.cli.flags import duration
+from waitbus.settings import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("component", nargs="?", choices=["hub"], default="hub", help="what to run (default: hub)")
     parser.add_argument(
-        "--idle-exit", metavar="DURATION", help="leave when nobody was connected for so long (default: stay)"
+        "--idle-exit",
+        metavar="DURATION",
+        type=duration,
+        help="leave when nobody was connected for so long (default: stay)",
     )
     parser.add_argument(
         "--ready-fd", metavar="N", type=int, help="write one line to this descriptor when it listens, then close it"
@@ -33,8 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve to the end; 0 after SIGTERM, Ctrl-C or the idle time."""
-    idle = None if args.idle_exit is None else parse_duration(args.idle_exit)
     settings = load()
     from waitbus.hub.server import serve
 
-    return serve(settings, idle_exit=idle, ready_fd=args.ready_fd)
+    return serve(settings, idle_exit=args.idle_exit, ready_fd=args.ready_fd)

@@ -17,10 +17,11 @@ from waitbus.client.rules import SETTLE_SEC, Commit, Conditions, Quiet, any_of
 from waitbus.client.subscribe import Subscription
 from waitbus.client.wait import Wait
 from waitbus.client.wait import run as run_wait
-from waitbus.event import WaitbusError, ulid_ms
+from waitbus.event import WaitbusError
 from waitbus.predicate import Predicate, all_of
 from waitbus.settings import load
 from waitbus.ui.output import is_terminal, note, out_json
+from waitbus.ulid import ulid_ms
 from waitbus.verdict import CommitRuns, file_of
 
 TYPE_CHECKING = False
