@@ -137,6 +137,8 @@ def test_nothing_is_made_in_a_directory_of_another_user(bus_dir: Path) -> None:
     for make in (ensure_private_dir, make_dirs):
         with pytest.raises(SettingsError, match=f"{theirs} belongs to user {OTHER}.*: run it as user {OTHER}, or set"):
             make(str(theirs / "a" / "b"))
+    with pytest.raises(SettingsError, match=f"{theirs} belongs to user {OTHER}"):
+        make_dirs(str(theirs))  # it is there, and nothing may be put into it
     assert list(theirs.iterdir()) == []
     theirs.chmod(0o1777)  # as /tmp of a container whose root is not this one
     ensure_private_dir(str(theirs / "a"))

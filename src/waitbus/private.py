@@ -101,8 +101,6 @@ def make_dirs(path: str, setting: str = STATE) -> None:
         if parent == path:
             break
         path = parent
-    if not missing:
-        return
     _check_ground(path, setting)
     for path in reversed(missing):
         try:
