@@ -5,14 +5,27 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitbus.matching import Index, freeze, glob_test
-from waitbus.predicate import MAX_DEPTH, MAX_LEAVES, Predicate, PredicateError, all_of, parse_text
+from waitbus.event import FRAME_KEYS
+from waitbus.matching import Index, freeze, glob_test, is_same, path_of
+from waitbus.predicate import (
+    MAX_DEPTH,
+    MAX_LEAVES,
+    MAX_OBJECT_BYTES,
+    MAX_PATTERN_CHARS,
+    MAX_TEXT_BYTES,
+    MAX_VALUE_BYTES,
+    Predicate,
+    PredicateError,
+    all_of,
+    parse_text,
+)
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.sampled_from(["", "a", "b", "1", "true", "null"]))
 values = st.recursive(
@@ -206,17 +219,225 @@ def test_depth_is_bounded() -> None:
         Predicate.from_object({"not": node})
 
 
-@given(st.text(alphabet="ab*?", max_size=8), st.text(alphabet="ab\n", max_size=8))
+@given(st.text(alphabet="ab*?[]!-\n", max_size=8), st.text(alphabet="ab\n[]-!", max_size=8))
 def test_globs_agree_with_fnmatch(pattern: str, text: str) -> None:
     assert glob_test(pattern)(text) == fnmatch.fnmatchcase(text, pattern)
 
 
-def test_glob_classes_and_a_hostile_pattern() -> None:
+@given(st.lists(st.sampled_from(["*", "a", "b", "ab", "aab"]), max_size=8), st.text(alphabet="ab", max_size=12))
+def test_plain_globs_agree_with_fnmatch(parts: list[str], text: str) -> None:
+    pattern = "".join(parts)
+    assert glob_test(pattern)(text) == fnmatch.fnmatchcase(text, pattern)
+
+
+def test_glob_classes_and_hostile_patterns() -> None:
     assert glob_test("[a-c]x[!0-9]")("bxz")
     assert not glob_test("[!a-c]")("b")
     assert glob_test("[")("[")
     assert glob_test("[]a]")("]")
-    assert not glob_test("*a" * 60 + "b")("a" * 20_000)
+    assert not glob_test("Rel*")("rel-2")
+    # Each would take hours if it tried again from every place.
+    for pattern in ("*a" * 120 + "b", "*" + "a" * 200 + "b", "*?a" * 80 + "b", "*" + "[ab]" * 60 + "c*"):
+        assert not glob_test(pattern)("a" * 200_000)
+
+
+# --- equality is by meaning, types exact ------------------------------------------------------------------------------
+
+
+@given(values, values)
+def test_values_are_the_same_when_they_freeze_to_the_same(one: Any, other: Any) -> None:
+    assert is_same(one, other) == is_same(other, one) == (freeze(one) == freeze(other))
+    predicates = [Predicate.from_object({"key": "a", "op": "eq", "value": value}) for value in (one, other)]
+    assert (predicates[0] == predicates[1]) == is_same(one, other)
+    if predicates[0] == predicates[1]:
+        assert hash(predicates[0]) == hash(predicates[1])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("a=1", "a=true", False),
+        ("a=0", "a=false", False),
+        ("a=[1]", "a=[true]", False),
+        ('a={"x":[0]}', 'a={"x":[false]}', False),
+        ("a=1", 'a="1"', False),
+        ("a=1", "a=1.0", True),
+        ("a=1", " fields.a = 1 ", True),
+        ('a="x"', "a=x", True),
+        ('"a"=1', "a=1", True),
+        ("a=1", "a!=1", False),
+        ("a?", "a=null", False),
+        ("a=1", "b=1", False),
+        ('a."b.c"=1', "a.b.c=1", False),
+    ],
+)
+def test_predicates_are_equal_when_they_mean_the_same(one: str, other: str, equal: bool) -> None:
+    first, second = Predicate.parse(one), Predicate.parse(other)
+    assert (first == second) is equal
+    assert (
+        Predicate.from_object({"not": first.as_object}) == Predicate.from_object({"not": second.as_object})
+    ) is equal
+    assert len({first, second}) == (1 if equal else 2)
+
+
+# --- whatever an event holds, the answer is yes or no -----------------------------------------------------------------
+
+
+def nested(depth: int, kind: type) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value] if kind is list else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+@pytest.mark.parametrize(
+    "text", ["a=1", "a!=1", "a=[1]", 'a={"a":1}', "a~x", "a>1", "a?", "a=null", "a!=[[1]]", "a.0=1"]
+)
+def test_an_event_deeper_than_any_stack_is_compared(text: str, kind: type) -> None:
+    frame = {"fields": {"a": nested(20_000, kind), "b": 1}}
+    predicate = Predicate.parse(text)
+    assert predicate(frame) is (text in ("a!=1", "a?", "a!=[[1]]"))
+    index = Index()
+    index.add(1, predicate.terms)
+    index.add(2, Predicate.parse("b=1").terms)
+    assert 2 in index.candidates(frame)
+    assert not predicate(frame) or 1 in index.candidates(frame)
+
+
+@given(nodes, st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text() | st.binary() | st.just(object()),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=8,
+))  # fmt: skip
+def test_nothing_makes_a_predicate_raise(node: dict[str, Any], value: Any) -> None:
+    assert Predicate.from_object(node)({"fields": {"a": value, "b": [value]}, "event_type": value}) in (True, False)
+
+
+# --- keys of any name -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ('labels."com.docker.compose.project"=web', {"labels": {"com.docker.compose.project": "web"}}),
+        ('fields.labels."com.docker.compose.project"="web"', {"labels": {"com.docker.compose.project": "web"}}),
+        ('"com.docker.compose.project"=web', {"com.docker.compose.project": "web"}),
+        ('fields."com.docker.compose.project"~w*', {"com.docker.compose.project": "web"}),
+        ('"a b"."=".0 >= 3', {"a b": {"=": [3]}}),
+        ('"a=b"="a=b"', {"a=b": "a=b"}),
+        ('"\\"\\\\\\u00e9\\n"?', {'"\\é\n': None}),
+        ('"\t"!=1', {"\t": 2}),
+        ('""=1', {"": 1}),
+        ('"1x"=1', {"1x": 1}),
+        ("a.1x=1", {"a": {"1x": 1}}),
+        ('"\\ud800"=1', {"\ud800": 1}),
+        ('"x?"?', {"x?": 1}),
+        ('"é"."ü"=1', {"é": {"ü": 1}}),
+        ('fields."summary"=1', {"summary": 1}),
+    ],
+)
+def test_a_quoted_step_names_a_field_whatever_its_name(text: str, fields: dict[str, Any]) -> None:
+    predicate = Predicate.parse(text)
+    frame = {"fields": fields, "summary": "s"}
+    assert predicate(frame)
+    assert Predicate.from_object(json.loads(json.dumps(predicate.as_object)))(frame)
+    assert not predicate({"fields": {"com": {"docker": {"compose": {"project": "web"}}}, "labels": {}}, "summary": "s"})
+    joined = all_of([text, predicate])
+    assert joined is not None
+    assert joined(frame)
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_every_name_can_be_named(name: str, inner: str) -> None:
+    for quoted in (json.dumps(name), json.dumps(name, ensure_ascii=False)):
+        predicate = Predicate.parse(f"fields.{quoted}.{json.dumps(inner)}=1")
+        assert predicate({"fields": {name: {inner: 1}}})
+        assert path_of(predicate.as_object["key"]) == ("fields", name, inner)
+        if name not in FRAME_KEYS:
+            assert Predicate.parse(f"{quoted}=1")({"fields": {name: 1}})
+
+
+@pytest.mark.parametrize("text", ['"a=1', 'a"b"=1', '"a""b"=1', '"\\x"=1', '"a".=1', '"\\u12"?', '."a"=1', '"a"'])
+def test_a_key_that_is_quoted_badly_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(PredicateError) as caught:
+        Predicate.parse(text)
+    assert "\n" not in str(caught.value)
+
+
+# --- what it costs is bounded, and said -------------------------------------------------------------------------------
+
+LONG = "x" * (MAX_VALUE_BYTES - 2)
+
+
+def eq(value: Any, key: str = "a") -> dict[str, Any]:
+    return {"key": key, "op": "eq", "value": value}
+
+
+@pytest.mark.parametrize(
+    ("node", "word"),
+    [
+        (eq(LONG + "x"), "1024 bytes"),
+        (eq("é" * 600), "1024 bytes"),
+        (eq(["x" * 100] * 20), "1024 bytes"),
+        (eq({"k" * 600: "v" * 600}), "1024 bytes"),
+        (eq([0] * 60_000), "1024 bytes"),
+        (eq(10**4000), "1024 bytes"),
+        (eq(nested(9, list)), "at most 8 deep"),
+        (eq(nested(90_000, dict)), "at most 8 deep"),
+        (eq(1, "a" * 257), "256 bytes"),
+        (eq(1, '"' + "é" * 130 + '"'), "256 bytes"),
+        ({"key": "a", "op": "glob", "value": "x" * 256}, "256 bytes"),
+        ({"any": [eq(LONG) for _ in range(17)]}, "16384 bytes"),
+        ({"any": [{"key": "a", "op": "glob", "value": "[ab]" * 33}] * 2}, "256 characters"),
+        (eq(float("nan")), "JSON"),
+        (eq((1, 2)), "JSON"),
+        (eq({1: 2}), "JSON"),
+        (eq({"a": {b"x"}}), "JSON"),
+        ({"key": "a", "op": ["eq"], "value": 1}, "op is one of"),
+    ],
+)
+def test_what_passes_a_bound_is_refused(node: dict[str, Any], word: str) -> None:
+    with pytest.raises(PredicateError, match=word):
+        Predicate.from_object(node)
+
+
+def test_what_just_fits_is_taken() -> None:
+    assert Predicate.from_object(eq(LONG))({"fields": {"a": LONG}})
+    assert Predicate.from_object(eq(nested(8, list)))({"fields": {"a": nested(8, list)}})
+    texts = [f'a{n:02}="{"x" * (MAX_TEXT_BYTES - 6)}"' for n in range(MAX_LEAVES)]
+    assert all(len(text) == MAX_TEXT_BYTES for text in texts)
+    assert all_of(texts) is not None  # whatever many texts say, an object can say
+    assert len(texts) * MAX_TEXT_BYTES == MAX_OBJECT_BYTES
+    half = MAX_PATTERN_CHARS // 2
+    Predicate.from_object({"any": [{"key": "a", "op": "glob", "value": "?" * half}] * 2})
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        [eq(n) for n in range(64)],
+        [eq(f"{n:02}" + "x" * 240) for n in range(64)],
+        [eq(f"{n:02}" + "x" * 1000) for n in range(16)],
+        [eq([n] * 100) for n in range(30)],
+        [{"key": "a", "op": "glob", "value": f"{n:02}" + "*a" * 100} for n in range(64)],
+        [{"key": f"a{n}.b.c", "op": "exists"} for n in range(64)],
+        [{"key": "a", "op": "glob", "value": f"[{n:02}]?*"} for n in range(36)],
+    ],
+    ids=["numbers", "texts", "long texts", "lists", "patterns", "keys", "classes"],
+)
+def test_the_weight_is_no_less_than_what_it_takes(leaves: list[dict[str, Any]]) -> None:
+    body = json.dumps({"any": leaves})
+    Predicate.from_object(json.loads(body))  # what is made once for all
+    tracemalloc.start()
+    try:
+        predicate = Predicate.from_object(json.loads(body))
+        index = Index()
+        index.add(1, predicate.terms)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= predicate.weight <= 8 * taken
 
 
 @given(st.binary() | st.text())

@@ -27,7 +27,7 @@ MAX_LEAVES = 64
 MAX_VALUE_BYTES = 1024
 MAX_OBJECT_BYTES = MAX_LEAVES * MAX_TEXT_BYTES
 # A pattern with `?` or `[` may be compared with a text at each of its places: so many characters of such, in all.
-MAX_PATTERN_CHARS = 512
+MAX_PATTERN_CHARS = 256
 OPERATORS = ("eq", "ne", "glob", "lt", "le", "gt", "ge", "exists")
 
 _SYMBOLS = {"!=": "ne", "<=": "le", ">=": "ge", "=": "eq", "~": "glob", "<": "lt", ">": "gt"}
@@ -93,8 +93,8 @@ class Predicate:
 
 
 # Measured: a leaf with its closure, its term and its place in the index, and each character of it or of its value.
-_LEAF_WEIGHT = 2048
-_CHAR_WEIGHT = 24
+_LEAF_WEIGHT = 1536
+_CHAR_WEIGHT = 12
 
 
 def _leaves(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

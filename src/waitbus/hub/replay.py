@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 PAGE_ROWS = 100
 # A turn ends after so long, in seconds, whatever its page still holds.
 TURN_SEC = 0.010
+# Those whose predicates take long begin so many seconds after an event came; of the time, all of them together take one
+# part and leave so many to others.
+SLOW_START_SEC = 0.020
+SLOW_REST = 3
 # How many rows SQLite may pass over by itself in one turn: as many as it does in that time, within these bounds.
 SPAN_MIN, SPAN_MAX = 100, 10_000
 # A read that fails is tried again after so long, in seconds, and so often in all before the subscriber is told.
@@ -44,20 +48,25 @@ TRIES_DAMAGED = 2
 
 
 class Lane:
-    """Turns, one at a time, for those who wait in it. A lane that rests leaves others as much time as it took."""
+    """Turns, one at a time, for those who wait in it.
 
-    __slots__ = ("_loop", "_rests", "_scheduled", "_serve", "_waiting")
+    It begins after `start` seconds, so that what comes at once goes first, and after each turn it rests `rest` times as
+    long as that took.
+    """
 
-    def __init__(self, loop: Loop, serve: Callable[[Connection], object], *, rests: bool = False) -> None:
+    __slots__ = ("_loop", "_rest", "_scheduled", "_serve", "_start", "_waiting")
+
+    def __init__(self, loop: Loop, serve: Callable[[Connection], object], *, start: float = 0.0, rest: int = 0) -> None:
         self._loop = loop
         self._serve = serve
-        self._rests = rests
+        self._start = start
+        self._rest = rest
         self._waiting: dict[Connection, None] = {}
         self._scheduled = False
 
     def add(self, connection: Connection) -> None:
         self._waiting[connection] = None
-        self._schedule(0.0)
+        self._schedule(self._start)
 
     def _schedule(self, delay: float) -> None:
         if self._waiting and not self._scheduled:
@@ -75,7 +84,7 @@ class Lane:
         try:
             self._serve(connection)
         finally:
-            self._schedule(time.monotonic() - began if self._rests else 0.0)
+            self._schedule((time.monotonic() - began) * self._rest)
 
 
 class Replay:
@@ -101,7 +110,7 @@ class Replay:
         self._go_live = go_live
         self._pump = pump
         self._lane = Lane(loop, self.serve)
-        self._slow_lane = Lane(loop, self.serve, rests=True)
+        self._slow_lane = Lane(loop, self.serve, start=SLOW_START_SEC, rest=SLOW_REST)
         self._span = SPAN_MAX // 10
         # Those that know of more than live has read yet, and slow ones that have all that it has.
         self._awaiting_live: list[Connection] = []
