@@ -20,7 +20,6 @@ from waitbus.event import EventInsert
 from waitbus.hub import delivery, fanout, replay, sweep
 from waitbus.hub.connection import Connection
 from waitbus.hub.server import Hub
-from waitbus.hub.session import LIVE
 from waitbus.settings import Settings
 from waitbus.store.open import open_writer
 from waitbus.ulid import ULID_MIN
@@ -321,7 +320,7 @@ def test_who_takes_long_is_served_apart_and_has_everything_once_and_in_order(
             assert await plain.ids(expected[-1]) == expected
             assert await slow.ids(expected[-1]) == expected
         assert connection.is_slow == (bound == "SLOW_SEC")
-        assert connection.session.state == LIVE
+        assert connection.session.is_live
 
     scene(scenario)
 

@@ -16,7 +16,6 @@ from tests.test_hub_delivery import Client, Loop, Scenario, connections, insert,
 from waitbus.client.emit import emit, emit_many
 from waitbus.hub import doorbell, replay, sweep
 from waitbus.hub.server import Hub
-from waitbus.hub.session import LIVE, REPLAY
 from waitbus.settings import Settings
 from waitbus.store import read
 from waitbus.store.errors import StoreError
@@ -82,14 +81,14 @@ def test_only_who_has_everything_is_told_a_place_by_heartbeats(scene: Run) -> No
         await slow.subscribe(since=ULID_MIN)
         await quick.subscribe()
         hub._beat(connections(hub))
-        (behind,) = [one for one in connections(hub) if one.session.state == REPLAY]
+        (behind,) = [one for one in connections(hub) if one.session.is_replaying]
         heartbeat = await quick.frame() or {}
         assert heartbeat["cursor"] == read.event_id_at(store, 300)
         while (frame := await slow.frame() or {})["kind"] != "daemon_heartbeat":
             assert frame["kind"] == "event"
         assert "cursor" not in frame
         assert (await slow.ids("299"))[-1] == "299"
-        await until(lambda: behind.session.state == LIVE)
+        await until(lambda: behind.session.is_live)
         hub._beat(connections(hub))
         assert (await slow.frame() or {})["cursor"] == heartbeat["cursor"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from waitbus.hub.session import CLOSED, Session
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
@@ -11,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Protocol
 
+    from waitbus.hub.session import Session
     from waitbus.predicate import Predicate
 
     class Owner(Protocol):
@@ -75,13 +74,13 @@ class Connection:
     def flush(self) -> None:
         """Send as much as the peer takes now; go on when it can take more."""
         session = self.session
-        if session.state == CLOSED:
+        if session.is_closed:
             self.close()
             return
         if self._writing:
             return
         self._send()
-        if session.state == CLOSED:
+        if self.session.is_closed:  # sending may have ended it
             self.close()
         elif session.queued_bytes:
             self._writing = True
@@ -95,7 +94,7 @@ class Connection:
         if self._writing:
             self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
-        self.session.state = CLOSED
+        self.session.lose()
         self._owner.on_closed(self)
 
     def _send(self) -> None:
@@ -109,17 +108,17 @@ class Connection:
             except BlockingIOError:
                 return
             except OSError:
-                session.state = CLOSED
+                session.lose()
                 return
 
     def _on_writable(self) -> None:
         self._send()
         session = self.session
-        if session.queued_bytes and session.state != CLOSED:
+        if session.queued_bytes and not session.is_closed:
             return
         self._writing = False
         self._loop.remove_writer(self._socket.fileno())
-        if session.state == CLOSED:
+        if session.is_closed:
             self.close()
         else:
             self._owner.on_drained(self)

@@ -6,7 +6,6 @@ from waitbus import wire
 from waitbus.event import is_history
 from waitbus.hub.delivery import Parcel
 from waitbus.hub.replay import RETRY_SEC, TRIES_DAMAGED
-from waitbus.hub.session import CLOSING
 from waitbus.store.errors import StoreDamaged, StoreError
 
 TYPE_CHECKING = False
@@ -92,7 +91,7 @@ class Live:
 
     def _send(self, touched: set[Connection]) -> None:
         for connection in touched:
-            if connection.session.state >= CLOSING:
+            if connection.session.is_ending:
                 self._fanout.discard(connection)
             connection.flush()
 

@@ -12,7 +12,6 @@ from waitbus import wire
 from waitbus.event import is_history
 from waitbus.hub.delivery import Parcel
 from waitbus.hub.fanout import SLOW_SEC
-from waitbus.hub.session import LIVE, REPLAY
 from waitbus.store.errors import StoreDamaged, StoreError
 from waitbus.store.prefilter import condition_of
 
@@ -118,14 +117,13 @@ class Replay:
 
     def queue(self, connection: Connection) -> None:
         """Give a subscriber a turn, if it still has something to read."""
-        if connection.session.state == REPLAY:
+        if connection.session.is_replaying:
             (self._slow_lane if connection.is_slow else self._lane).add(connection)
 
     def fall_behind(self, connection: Connection, seq: int) -> None:
         """A live subscriber that has all up to `seq` is served from here, until it has caught up."""
-        if connection.session.state == LIVE:
-            connection.session.state = REPLAY
-            connection.session.cursor = seq
+        if connection.session.is_live:
+            connection.session.fall_behind(seq)
             self.queue(connection)
 
     def discard(self, connection: Connection) -> None:
@@ -141,15 +139,15 @@ class Replay:
         waiting, self._awaiting_live = self._awaiting_live, []
         parked, self._parked = self._parked, set()
         for connection in parked:
-            if connection.session.state == LIVE:
-                connection.session.state = REPLAY
+            if connection.session.is_live:
+                connection.session.fall_behind()
         for connection in (*waiting, *parked):
             self.queue(connection)
 
     def serve(self, connection: Connection) -> None:
         """One turn: read a page after the session's cursor; who then has all that live has read joins it at once."""
         session, goal = connection.session, self._reader.cursor
-        if session.state != REPLAY:
+        if not session.is_replaying:
             return
         try:
             if session.cursor < goal:
@@ -160,13 +158,13 @@ class Replay:
             return
         except Exception as error:
             self._delivery.abandon(connection, error)
-        ready = session.state == REPLAY and session.cursor >= goal
+        ready = session.has_all_up_to(goal)
         if ready and goal >= session.live_after_seq:
             self._go_live(connection)
             if connection.is_slow:
                 self._parked.add(connection)
         connection.flush()
-        if ready and session.state == REPLAY:
+        if ready and session.is_replaying:
             self._awaiting_live.append(connection)
             self._pump()
         elif session.queued_bytes < self._ahead_bytes:
@@ -186,13 +184,13 @@ class Replay:
         for seq, frame in page.rows:
             if session.takes_history or not is_history(frame):
                 self._delivery.offer(connection, Parcel(seq, frame))
-            session.cursor = seq
+            session.advance(seq)
             then, busy = busy, time.thread_time()
             if busy - then > SLOW_SEC:
                 connection.slow()
             if session.queued_bytes >= self._ahead_bytes or time.monotonic() - began > TURN_SEC:
                 return
-        session.cursor = page.end
+        session.advance(page.end)
 
     def _adapt(self, spent: float) -> None:
         if spent > TURN_SEC:

@@ -26,7 +26,7 @@ from waitbus.hub.heartbeat import Heartbeats
 from waitbus.hub.live import Live
 from waitbus.hub.place import Place
 from waitbus.hub.replay import Replay
-from waitbus.hub.session import AWAITING, CLOSING, LIVE, REPLAY, Session
+from waitbus.hub.session import Session
 from waitbus.hub.store_reader import PRUNE_EVERY_SEC, StoreReader
 from waitbus.hub.sweep import Sweep
 from waitbus.private import RUNTIME, ensure_private_dir
@@ -162,22 +162,19 @@ class Hub:
         """Answer, and start the replay or go live. The ack is queued first: nothing can come before it."""
         self._awaiting.pop(connection, None)
         session, subscription = connection.session, connection.session.subscription
-        if session.state != REPLAY or subscription is None:
+        if not session.is_replaying or subscription is None:
             return
-        caught_up_at = None
+        caught_up_at = since_seq = None
         try:
             self._live.begin()
-            session.live_after_seq = self.reader.newest_seq()
-            if subscription.since is None:
-                session.cursor = session.live_after_seq  # what was committed before the subscription is past
-            else:
-                session.takes_history = True
-                session.cursor = self.reader.cursor_of(subscription.since)
-                caught_up_at = self.reader.id_at(session.live_after_seq) or subscription.since
+            newest_seq = self.reader.newest_seq()
+            if subscription.since is not None:
+                since_seq = self.reader.cursor_of(subscription.since)
+                caught_up_at = self.reader.id_at(newest_seq) or subscription.since
         except StoreError as error:
             self._replay.failed(connection, error, self.on_subscribed)
             return
-        session.failures = 0
+        session.begin(newest_seq, since_seq)
         served = (self._settings.store, __version__)
         session.push(wire.encode(wire.ack_frame(caught_up_at, subscription.heartbeat_sec, served=served)))
         self._heartbeats.add(connection, subscription.heartbeat_sec)
@@ -220,7 +217,7 @@ class Hub:
         self._live.pump()
 
     def _settle(self, connection: Connection) -> None:
-        if connection.session.state >= CLOSING:
+        if connection.session.is_ending:
             self._fanout.discard(connection)
         connection.flush()
 
@@ -233,8 +230,7 @@ class Hub:
         return self._sweep.without_store(act)
 
     def _go_live(self, connection: Connection) -> None:
-        connection.session.state = LIVE
-        connection.session.takes_history = False
+        connection.session.go_live()
         if not connection.is_slow:
             self._fanout.add(connection)
         subscription = connection.session.subscription
@@ -288,13 +284,13 @@ class Hub:
         )
 
     def _beat(self, connections: list[Connection]) -> None:
-        frames: dict[int, bytes] = {}
+        frames: dict[bool, bytes] = {}
         for connection in connections:
-            state = connection.session.state
-            if state in (REPLAY, LIVE):
-                if state not in frames:
-                    frames[state] = wire.encode(self._heartbeat_frame(live=state == LIVE))
-                connection.push(frames[state])
+            if connection.session.is_served:
+                live = connection.session.is_live
+                if live not in frames:
+                    frames[live] = wire.encode(self._heartbeat_frame(live=live))
+                connection.push(frames[live])
                 self._settle(connection)
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -319,7 +315,7 @@ class Hub:
         while self._live.deliver_page() and time.monotonic() < deadline:
             pass
         for connection in list(self._connections):
-            if connection.session.state == AWAITING:
+            if connection.session.is_awaiting:
                 connection.close()
             else:
                 connection.session.close()
