@@ -10,13 +10,14 @@ import time
 import waitbus
 from waitbus.client.probe import hub_state
 from waitbus.event import WaitbusError
-from waitbus.private import RUNTIME, STATE, check_private_dir, check_private_socket
+from waitbus.private import RUNTIME, STATE, check_private_dir, check_private_socket, quote
 from waitbus.settings import load
 from waitbus.store import hublock, migrate
+from waitbus.store.errors import damaged
 from waitbus.store.importer import OLD_NAME
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
-from waitbus.store.stats import journal_mode
+from waitbus.store.stats import journal_mode, troubles
 from waitbus.ui.times import size, span
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ OLDEST_SQLITE = (3, 31, 0)
 LEAST_FREE_BYTES = 64 << 20
 # An event this far in the future was written by a clock that has since been set back, or will be.
 CLOCK_SLACK_NS = 5 * 10**9
+_CHECK_SEC = 10.0  # for which the store is looked through
 _EARLIEST_NS = 1_735_689_600 * 10**9  # 2025: no machine that has waitbus is younger
 
 
@@ -164,16 +166,27 @@ def _store(settings: Settings) -> Iterator[Finding]:
         newest = read_after(conn, last_seq(conn) - 1, 1)
         version = migrate.check(conn, settings.db_path)
         mode = journal_mode(conn)
+        found = troubles(conn, timeout=_CHECK_SEC)
     except (WaitbusError, sqlite3.Error) as error:
         yield Finding(BAD, "store", str(error))
         return
     finally:
         conn.close()
-    yield Finding(OK, "store", f"{settings.db_path} opens")
+    yield _soundness(settings.db_path, found)
     yield Finding(OK, "schema", f"{version}, the newest this waitbus knows")
     if mode != "wal":
         yield Finding(BAD, "journal", f"it is {mode}, not wal: stop what uses the store, then run waitbus init")
     yield from _clock(newest[0][1]["received_at"] if newest else None)
+
+
+def _soundness(path: str, found: list[str] | None) -> Finding:
+    if found is None:
+        check = f"sqlite3 {quote(path)} 'PRAGMA integrity_check'"
+        return Finding(NOTE, "store", f"{path} opens; it is too big to be looked through here: {check}")
+    if not found:
+        return Finding(OK, "store", f"{path} is sound")
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return Finding(BAD, "store", str(damaged(path, f"{found[0]}{more}")))
 
 
 def _clock(newest_ns: int | None) -> Iterator[Finding]:

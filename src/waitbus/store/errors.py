@@ -27,18 +27,26 @@ def explain(error: sqlite3.Error, place: str | sqlite3.Connection) -> StoreError
     """
     path = place if isinstance(place, str) else path_of(place)
     code = getattr(error, "sqlite_errorcode", None)
-    code = code & 0xFF if isinstance(code, int) else None
-    if code == sqlite3.SQLITE_ERROR and str(error).startswith(_NO_SUCH):
-        code = sqlite3.SQLITE_CORRUPT  # every statement of ours names what the schema has
-    form = _FORMS.get(code) if code is not None else None
+    if code in _CUT_SHORT or (code == sqlite3.SQLITE_ERROR and str(error).startswith(_NO_SUCH)):
+        code = sqlite3.SQLITE_CORRUPT
+    form = _FORMS.get(code & 0xFF) if isinstance(code, int) else None
     if form is None:
         return StoreError(f"the store {path} failed: {error}")
     kind = {_DAMAGED: StoreDamaged, _BUSY: StoreBusy}.get(form, StoreError)
     return kind(form.format(path=path, word=quote(path), error=error))
 
 
+def damaged(place: str | sqlite3.Connection, why: str) -> StoreDamaged:
+    """The `StoreDamaged` for what SQLite itself does not notice. `why` is a few words."""
+    path = place if isinstance(place, str) else path_of(place)
+    return StoreDamaged(_DAMAGED.format(path=path, word=quote(path), error=why))
+
+
 def path_of(conn: sqlite3.Connection) -> str:
     """The file behind a connection, for messages."""
+    place = getattr(conn, "place", None)  # as the connections of `open` have, which may be forbidden to ask
+    if place is not None:
+        return str(place.path)
     try:
         return next(row[2] for row in conn.execute("PRAGMA database_list") if row[1] == "main") or ":memory:"
     except (sqlite3.Error, StopIteration):
@@ -51,6 +59,9 @@ def is_busy(error: sqlite3.Error) -> bool:
     return isinstance(code, int) and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+# A file, or its log, that ends before what is said to be in it; a file system that found damage of its own.
+_CUT_SHORT = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR | 33 << 8)
+# Every statement of ours names what the schema has.
 _NO_SUCH = ("no such table", "no such column", "no such index")
 _DAMAGED = (
     "{path} is not a sound SQLite database ({error}): move it away (mv {word} {word}.bad) and start afresh, "

@@ -28,6 +28,7 @@ __all__ = ["StoreBusy", "StoreDamaged", "StoreError", "explain", "is_busy", "ope
 
 # What SQLite says where it can neither find nor make the files that it keeps beside a store.
 _NO_FILES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+_MADE = "SELECT min(applied_at_ns) FROM schema_migrations"
 _TRIES = 5  # a file that is replaced while it is opened is opened again
 # With `durability = "process"` a commit reaches the kernel, with "power-loss" the disk.
 _SYNCHRONOUS = {"process": "NORMAL", "power-loss": "FULL"}
@@ -64,7 +65,9 @@ def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | No
         _check_file(path, create=True)
         conn = _connect(Writer, path, "rw", timeout)
         try:
-            if migrate.check(conn, path) < migrate.VERSION:
+            version = migrate.check(conn, path)
+            _refuse_foreign_log(conn)
+            if version < migrate.VERSION:
                 migrate.migrate(conn, path, timeout=timeout)
             conn.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.durability]}")
             conn.execute("PRAGMA wal_autocheckpoint = 0")  # `wal.py` says who does it
@@ -99,8 +102,9 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
         conn.is_frozen = frozen
         try:
             version = migrate.check(conn, path)
+            _refuse_foreign_log(conn)
             if version == 0:
-                raise _nothing_yet(path)
+                raise _nothing_yet(path, "is empty")
             if version < migrate.VERSION:
                 raise StoreError(f"{path} has schema {version}, older than ours: run waitbus init")
             conn.execute("PRAGMA query_only = ON")
@@ -114,6 +118,30 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
             return conn
         conn.close()
     raise StoreError(f"{path} is replaced again and again: look for what does that, then try again")
+
+
+def _refuse_foreign_log(conn: Connection) -> None:
+    """Raise `StoreDamaged` where the log beside the file is another store's: SQLite reads it as this one's.
+
+    The moment at which a store was made tells one from another. Without the log, it is read from the file alone.
+    """
+    place = conn.place
+    if conn.is_frozen or not place.has_log():
+        return
+    without = _connect(Connection, place.path, "ro&immutable=1", 0)
+    try:
+        made = without.execute(_MADE).fetchone()
+    except sqlite3.Error:  # all of it is still in the log, or what is wrong shows elsewhere
+        return
+    finally:
+        without.close()
+    if made is not None and made != conn.execute(_MADE).fetchone():
+        place.disown_log()
+        log = quote(os.path.realpath(place.path) + "-wal")
+        raise StoreDamaged(
+            f"the log beside {place.path} is that of another store: stop what uses it, and move it away: "
+            f"mv {log} {log}.bad"
+        )
 
 
 def _needs_files_that_nobody_can_make(error: BaseException, path: str) -> bool:
@@ -171,8 +199,8 @@ def address_of(path: str, mode: str) -> str:
     return "file:{}?mode={}".format(path.replace("%", "%25").replace("?", "%3f").replace("#", "%23"), mode)
 
 
-def _nothing_yet(path: str) -> StoreError:
-    return StoreError(f"no events yet: {path} does not exist; emit one (waitbus emit --help) or run waitbus init")
+def _nothing_yet(path: str, why: str = "does not exist") -> StoreError:
+    return StoreError(f"no events yet: {path} {why}; emit one (waitbus emit --help) or run waitbus init")
 
 
 def check_directory(settings: Settings) -> None:

@@ -29,7 +29,7 @@ class Place:
     `log_bytes` is the size of the log when `holds` last looked.
     """
 
-    __slots__ = ("_before", "_files", "_index_path", "_log_path", "_real_path", "log_bytes", "path")
+    __slots__ = ("_before", "_files", "_index_path", "_is_log_ours", "_log_path", "_real_path", "log_bytes", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -39,6 +39,7 @@ class Place:
         self._log_path = real + "-wal"
         self._index_path = real + "-shm"
         self._before = _file(path)
+        self._is_log_ours = True
         self._files: tuple[File, File, File] = (None, None, None)
 
     def take(self) -> bool:
@@ -72,6 +73,17 @@ class Place:
         """Whether all three files are still those that the connection has open."""
         return self._look() == self._files
 
+    def has_log(self) -> bool:
+        """Whether there is a log with something in it."""
+        try:
+            return os.stat(self._log_path).st_size > 0
+        except OSError:
+            return False
+
+    def disown_log(self) -> None:
+        """The log is not this store's: nothing of it must get into the file when the connection is closed."""
+        self._is_log_ours = False
+
     def has_database(self) -> bool:
         """Whether the file itself is still ours, whatever became of its log."""
         return _file(self.path) == self._files[0]
@@ -95,7 +107,9 @@ class Place:
         now, ours = (_file(self._real_path), *self._look()[1:]), self._files
         self._files = (None, None, None)  # what is closed has no files, and its inodes may be given again
         database, log, index = [one == other for one, other in zip(now, ours, strict=True)]
-        if not database:
+        if not self._is_log_ours:
+            _close_only(conn, self._real_path, close)
+        elif not database:
             close()
         elif now[1] is None and not log:
             # Nobody has opened the database since its log was deleted, or there would be a new one: ours has all.

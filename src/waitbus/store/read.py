@@ -10,7 +10,7 @@ import sqlite3
 
 from waitbus.event import HISTORY_METHODS, MAX_FIELDS_BYTES, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, Event
 from waitbus.store.clock import real_ns
-from waitbus.store.errors import explain
+from waitbus.store.errors import damaged, explain
 from waitbus.store.frames import CUT, KINDS, MAX_SEQ, NAMES, as_text, decode, derived_seq, frame_of
 from waitbus.ulid import ULID_MIN, is_ulid, ulid_at, ulid_ms
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _SELECT = "SELECT {} FROM events WHERE seq > ? AND seq <= ?{} ORDER BY seq LIMIT ?"
 _PAGE = _SELECT.format(", ".join(NAMES), "{}")
+# As `cursor_of` asks the index, but of the row itself: what an index does not find is not taken for not there.
+_IS_NEWEST_BETWEEN = (
+    "SELECT seq FROM (SELECT seq, event_id FROM events ORDER BY seq DESC LIMIT 1) WHERE event_id > ? AND event_id < ?"
+)
 # A page ends with the row that brings its text to so many characters.
 PAGE_CHARS = 256 << 10
 # A value that is too long is read by its beginning, if SQLite may have the whole of it in memory for a moment.
@@ -219,6 +223,8 @@ def cursor_of(conn: sqlite3.Connection, since: str) -> int:
     ahead = ulid_at(ahead_ms * 1_000_000)
     between = "SELECT seq FROM events WHERE event_id > ? AND event_id < ? ORDER BY event_id LIMIT 1"
     nearest = _number(conn, between, since, ahead)
+    if nearest is None and _number(conn, _IS_NEWEST_BETWEEN, since, ahead) is not None:
+        raise damaged(conn, "its newest event is not found by its event_id")
     # Rows without an id stand together in its index.
     nameless = "SELECT min(seq) FROM events WHERE event_id IS NULL AND received_at >= ? AND received_at < ?"
     unnamed = _number(conn, nameless, min(ulid_ms(since) * 1_000_000, MAX_SEQ), ahead_ms * 1_000_000)

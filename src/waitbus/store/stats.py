@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 
-from waitbus.store.errors import explain
+from waitbus.store.errors import damaged, explain
 from waitbus.store.frames import as_text
+from waitbus.store.read import last_seq
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 _SPAN = "SELECT count(*), min(seq), max(seq), min(received_at), max(received_at) FROM events"
 _COUNTS = "SELECT source, event_type, count(*), max(received_at) FROM events {} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"
 _SINCE = "WHERE received_at >= ?"
+_KEY = "SELECT {} FROM events WHERE seq = ?"
+_BY_KEY = "SELECT seq FROM events WHERE {} = ?"
+_OPERATIONS = 100_000  # of SQLite's machine between two looks at the clock
 
 
 def stats(conn: sqlite3.Connection, path: str) -> dict[str, Any]:
@@ -77,13 +82,39 @@ def counts(conn: sqlite3.Connection, *, since_ns: int | None = None) -> list[dic
     ]
 
 
-def troubles(conn: sqlite3.Connection) -> list[str]:
-    """What SQLite's own check of the file finds wrong; empty when it is sound. Reads the whole file."""
+def look_up_newest(conn: sqlite3.Connection) -> None:
+    """Make sure that the newest event is found by its id and its key. Raises `StoreError`.
+
+    It costs next to nothing, and finds an index of which the first page is damaged.
+    """
+    newest = last_seq(conn)
+    for name in ("event_id", "delivery_id"):
+        try:
+            (key,) = conn.execute(_KEY.format(name), (newest,)).fetchone() or (None,)
+            found = conn.execute(_BY_KEY.format(name), (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise explain(error, conn) from error
+        if key is not None and found != (newest,):
+            raise damaged(conn, f"its newest event is not found by its {name}")
+
+
+def troubles(conn: sqlite3.Connection, *, timeout: float | None = None) -> list[str] | None:
+    """What SQLite's own check of the file finds wrong; empty when it is sound.
+
+    Reads the whole file, some 3 s for a gigabyte. None when that took longer than `timeout` seconds.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if deadline is not None:
+        conn.set_progress_handler(lambda: time.monotonic() > deadline, _OPERATIONS)
     try:
-        found = [str(row[0]) for row in conn.execute("PRAGMA quick_check(20)")]
+        lines = "\n".join([str(row[0]) for row in conn.execute("PRAGMA integrity_check(20)")]).splitlines()
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            return None
         return [str(explain(error, conn))]
-    return [] if found == ["ok"] else found
+    finally:
+        conn.set_progress_handler(None, 0)
+    return [] if lines == ["ok"] else [line for line in lines if not line.startswith("***")]
 
 
 def _size(path: str) -> int:

@@ -11,7 +11,7 @@ from waitbus.private import RUNTIME, STATE, SettingsError, check_private_dir
 from waitbus.settings import load
 from waitbus.store.open import open_reader
 from waitbus.store.read import last_seq, read_after
-from waitbus.store.stats import stats
+from waitbus.store.stats import look_up_newest, stats
 from waitbus.ui.output import has_colour, out, out_json, painted, safe
 from waitbus.ui.times import size, span
 
@@ -72,6 +72,7 @@ def store_state(settings: Settings) -> dict[str, Any]:
             found = stats(conn, path)
             state.update(bytes=found["bytes"] + found["wal_bytes"], events=found["rows"], schema=found["schema"])
             newest = read_after(conn, last_seq(conn) - 1, 1)
+            look_up_newest(conn)
         finally:
             conn.close()
     except WaitbusError as error:
