@@ -25,6 +25,13 @@ def as_text(word: str) -> str:
     return word
 
 
+# What the help of a flag or word that takes predicates says of them.
+PREDICATES = (
+    "such as conclusion=failure, 'exit_code>=1' or, where a name holds a dot, 'labels.\"com.example\"=web'; "
+    "several AND, the same key again ORs"
+)
+
+
 def predicate(text: str) -> Predicate:
     """A predicate's text, such as ``conclusion=failure``."""
     try:
@@ -76,7 +83,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         type=predicate,
         action="append",
         default=[],
-        help="such as conclusion=failure or 'exit_code>=1'; several AND, the same key again ORs",
+        help=PREDICATES,
     )
 
 

@@ -10,7 +10,7 @@ import os
 from waitbus.settings import SettingsError
 from waitbus.store.open import StoreDamaged, StoreError, open_reader
 from waitbus.store.prefilter import condition_of
-from waitbus.store.read import cursor_of, event_with_payload, last_seq, read_after
+from waitbus.store.read import cursor_of, event_with_payload, last_seq, read_page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def committed_after(
         seq, end = cursor_of(conn, cursor), last_seq(conn)
         where = condition_of(wanted.as_object) if wanted is not None else None
         while seq < end:
-            page = read_after(conn, seq, _PAGE, upto=end, where=where)
-            for _, frame in page:
+            page = read_page(conn, seq, _PAGE, upto=end, where=where)
+            for _, frame in page.rows:
                 yield frame
-            seq = page[-1][0] if len(page) == _PAGE else end
+            seq = page.end
     finally:
         conn.close()

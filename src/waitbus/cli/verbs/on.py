@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 
-from waitbus.cli.flags import as_text, duration, predicate
+from waitbus.cli.flags import PREDICATES, as_text, duration, predicate
 from waitbus.cli.reaction import NOT_FOUND, Ended, Reaction
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PREDICATE",
         nargs="*",
         type=predicate,
-        help="such as conclusion=failure or 'exit_code>=1'; several AND, the same key again ORs; none: any event",
+        help=f"{PREDICATES}; none: any event",
     )
     parser.add_argument("--match", metavar="PREDICATE", type=predicate, action="append", default=[], help="one more")
     parser.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from waitbus.cli.flags import as_text, condition, duration, predicate, repo, sha
+from waitbus.cli.flags import PREDICATES, as_text, condition, duration, predicate, repo, sha
 from waitbus.client.core import CLOSE_HEARTBEAT_SEC, SubscriptionState, since_ulid
 from waitbus.client.rules import SETTLE_SEC, Commit, Conditions, Quiet, any_of
 from waitbus.client.subscribe import Subscription
@@ -73,7 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=predicate,
         action="append",
         default=[],
-        help="such as conclusion=failure or 'exit_code>=1'; several AND, the same key again ORs",
+        help=PREDICATES,
     )
     what.add_argument("--repo", metavar="OWNER/NAME", type=repo, help="only this repository, or OWNER/*; default: any")
     what.add_argument(
