@@ -212,6 +212,15 @@ def test_another_hub_on_its_way_in_or_out_is_waited_for(bus: Settings) -> None:
     assert hub_pid(bus)
 
 
+def test_who_may_not_start_a_hub_waits_for_one_that_has_the_lock(bus: Settings) -> None:
+    with Start(bus, may_launch=False) as start:
+        with held(bus.hub_lock):
+            assert not start.step()
+        with pytest.raises(HubError, match="autostart is off"):
+            start.step()
+    assert not os.path.exists(bus.hub_log)
+
+
 @pytest.mark.parametrize("says", [{"pid": 7}, {"pid": 7, "broadcast": "/nowhere/broadcast.sock"}])
 def test_another_hub_that_never_listens_is_told(
     bus: Settings, monkeypatch: pytest.MonkeyPatch, says: dict[str, object]

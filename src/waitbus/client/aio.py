@@ -10,8 +10,8 @@ import asyncio
 import time
 
 from waitbus.client.bookmark import prepare
-from waitbus.client.connect import dial, is_same_store
-from waitbus.client.core import OPEN_SEC, RECV_BYTES, Truncated, send_by
+from waitbus.client.connect import OPEN_SEC, dial, is_same_store, send_by
+from waitbus.client.core import RECV_BYTES, Truncated
 from waitbus.settings import load
 
 TYPE_CHECKING = False

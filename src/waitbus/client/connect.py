@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from waitbus.settings import Settings
 
 ABSENT = (FileNotFoundError, ConnectionRefusedError)
+# How long a hub may take to accept the first frame.
+_FIRST_SEND_SEC = 10.0
+# What a subscription may take at least to reach a hub that runs, however short its time-out.
+OPEN_SEC = 0.4
 _FORBIDDEN = (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT)
 
 
@@ -121,3 +125,9 @@ def is_same_store(settings: Settings, theirs: str) -> bool:
         pass
     lock = settings.hub_lock
     return hublock.read(lock).store == theirs and hublock.is_held(lock)
+
+
+def send_by(now: float, deadline: float | None) -> float:
+    """Until when the hub may take to accept the first frame, when the caller's `deadline` counts, too."""
+    latest = now + _FIRST_SEND_SEC
+    return latest if deadline is None else min(latest, max(deadline, now + OPEN_SEC))

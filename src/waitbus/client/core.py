@@ -25,11 +25,8 @@ HEARTBEATS_MISSED = 2.5
 CLOSE_HEARTBEAT_SEC = 3
 # A hub that went away is given this long to be brought back by whoever runs it, before a client starts one.
 GRACE_SEC = 1.0
-# How much a face reads at once, and how long a hub may take to accept the first frame.
+# How much a face reads at once.
 RECV_BYTES = 65536
-FIRST_SEND_SEC = 10.0
-# What a subscription may take at least to reach a hub that runs, however short its time-out.
-OPEN_SEC = 0.4
 _FIRST_DELAY_SEC = 0.02
 _LAST_DELAY_SEC = 1.0
 # Past so many the delay grows no more.
@@ -386,12 +383,6 @@ def history_since(cursor: str | None) -> float:
 def is_time(cursor: str) -> bool:
     """Whether a cursor is a point in time, as `ulid_at` makes them, and not an event's id."""
     return cursor.endswith(_NO_CHANCE)
-
-
-def send_by(now: float, deadline: float | None) -> float:
-    """Until when the hub may take to accept the first frame, when the caller's `deadline` counts, too."""
-    latest = now + FIRST_SEND_SEC
-    return latest if deadline is None else min(latest, max(deadline, now + OPEN_SEC))
 
 
 def since_ulid(since: str | None, unix_ns: int) -> str | None:

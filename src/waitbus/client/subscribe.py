@@ -10,8 +10,8 @@ import time
 from socket import SHUT_RDWR
 
 from waitbus.client.bookmark import Inbox, prepare
-from waitbus.client.connect import dial, is_same_store
-from waitbus.client.core import OPEN_SEC, RECV_BYTES, HubError, Truncated, send_by
+from waitbus.client.connect import OPEN_SEC, dial, is_same_store, send_by
+from waitbus.client.core import RECV_BYTES, HubError, Truncated
 from waitbus.event import Event
 from waitbus.settings import load
 
