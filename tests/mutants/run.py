@@ -39,6 +39,8 @@ class Worker:
         self.scratch = place / "t"
         self.log = place / "log"
         self.tree.mkdir(parents=True)
+        for path in (place.parent, place):
+            path.chmod(0o711)  # another user of the tests must get to a socket, to be turned away there
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
@@ -66,7 +68,7 @@ class Worker:
         """pytest's exit code (None: the time was over) and the seconds it took."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self.scratch.mkdir(exist_ok=True)
+        self.scratch.mkdir(0o711, exist_ok=True)
         order = {"tests": tests, "limit": limit, "log": str(self.log), "scratch": str(self.scratch)}
         self._process.stdin.write(f"{json.dumps(order)}\n")
         self._process.stdin.flush()
