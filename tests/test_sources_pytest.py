@@ -1,6 +1,6 @@
 """The pytest source against real pytest runs: what it says, when, and how it is turned on.
 
-What goes wrong stands in test_sources_pytest_trouble.py.
+What goes wrong stands in test_sources_pytest_trouble.py and test_sources_pytest_patched.py.
 """
 
 from __future__ import annotations
