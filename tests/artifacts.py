@@ -1,11 +1,10 @@
-"""Real wheels and sdists, and ways to tamper with them. What builds them is the project's own backend."""
+"""Real wheels, and ways to tamper with them. What builds them is the project's own backend."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import io
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +16,8 @@ INFO = f"waitbus-{VERSION}.dist-info"
 RECORD = f"{INFO}/RECORD"
 WHEEL = f"waitbus-{VERSION}-py3-none-any.whl"
 SDIST = f"waitbus-{VERSION}.tar.gz"
+# A dependency that is an extra's only at a careless glance.
+NEEDS_MORE = "Requires-Dist: requests; python_version >= '3' or extra == 'mcp'"
 
 Files = dict[str, bytes]
 Change = Callable[[Files], object]
@@ -66,32 +67,6 @@ def tampered(wheel: Path, to: Path, change: Change, *, careful: bool = False) ->
     path = to / wheel.name
     path.write_bytes(zipped(files.items()))
     return path
-
-
-def tar_members(path: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
-    """The members of an sdist, in its order."""
-    with tarfile.open(path) as archive:
-        return [
-            (member, body.read() if (body := archive.extractfile(member)) is not None else b"") for member in archive
-        ]
-
-
-def tarred(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
-    """An uncompressed tar archive of these members, whatever they are."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for member, body in members:
-            archive.addfile(member, io.BytesIO(body))
-    return content.getvalue()
-
-
-def member(
-    name: str, body: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""
-) -> tuple[tarfile.TarInfo, bytes]:
-    """A tar member and its content."""
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, link, len(body)
-    return info, body
 
 
 def tool(directory: Path, name: str, script: str) -> Path:

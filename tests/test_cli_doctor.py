@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import waitbus
-from tests.artifacts import INFO
+from tests.artifacts import INFO, NEEDS_MORE, record_anew, row
 from tests.conftest import PATIENCE, HubProcess
 from tests.test_house import build, clean_environment, copy_tree
 from waitbus.cli.main import main
@@ -26,7 +27,7 @@ from waitbus.settings import Settings
 from waitbus.store.append import Appender
 from waitbus.store.open import open_writer
 from waitbus.verify.installed import compare
-from waitbus.verify.record import MAX_BYTES, digest_text
+from waitbus.verify.record import MAX_BYTES, encoded
 from waitbus.verify.report import Unusable
 
 WRITES_NO_BYTECODE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
@@ -305,16 +306,63 @@ class TestIntegrity:
         with pytest.raises(Unusable, match="cannot read"):
             compare(str(site.path / INFO / "RECORD"), ())
 
+    @pytest.mark.parametrize(
+        "name", ["waitbus/evil.pyc", "waitbus/__pycache__/evil.cpython-311.pyc", "x.dist-info/RECORD"]
+    )
+    def test_bytecode_without_a_source_needs_a_hash_and_so_does_another_record(self, site: Site, name: str) -> None:
+        (site.path / name).parent.mkdir(exist_ok=True)
+        (site.path / name).write_bytes(b"evil")
+        with (site.path / INFO / "RECORD").open("a") as record:
+            record.write(f"{name},,\n")
+        code, said = site.check()
+        assert (code, said["unhashed"]) == (76, [name])
+
+    @pytest.mark.parametrize("name", ["waitbus/wire.py", f"{INFO}/METADATA", f"{INFO}/INSTALLER"])
+    def test_a_row_without_a_hash_is_no_word_for_its_file(self, site: Site, name: str) -> None:
+        record = site.path / INFO / "RECORD"
+        (site.path / INFO / "INSTALLER").write_text("hand")
+        lines = [line for line in record.read_text().splitlines() if not line.startswith(f"{name},")]
+        lines += [] if "INSTALLER" in name else [row(f"{INFO}/INSTALLER", b"hand").strip()]
+        record.write_text("\n".join([*lines, f"{name},,"]))
+        code, said = site.check()
+        assert (code, said["unhashed"]) == (76, [name])
+        assert main(["doctor", "--integrity"]) == 76
+        assert site.capsys.readouterr().out == f"unhashed  {site.path}/{name}\n"
+
+    @pytest.mark.parametrize(
+        ("name", "old", "new"),
+        [
+            ("METADATA", "Requires-Dist: ", f"{NEEDS_MORE}\nRequires-Dist: "),
+            ("METADATA", "mcp>=2", "evil-mcp>=2"),
+            ("METADATA", "\nVersion: ", "\nVersion: 9"),
+            ("entry_points.txt", "[console_scripts]\n", "[console_scripts]\nsudo=evil:main\n"),
+        ],
+    )  # fmt: skip
+    def test_metadata_that_asks_for_more_is_found_though_record_fits(
+        self, site: Site, name: str, old: str, new: str
+    ) -> None:
+        path = site.path / INFO / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new, 1))
+        files = {str(file.relative_to(site.path)): file.read_bytes() for file in site.path.rglob("*") if file.is_file()}
+        record_anew(files)
+        (site.path / INFO / "RECORD").write_bytes(files[f"{INFO}/RECORD"])
+        code, said = site.check()
+        assert (code, said["changed"], said["foreign"], len(said["metadata"])) == (76, [], [], 1)
+        path.unlink()
+        assert site.check()[1]["metadata"]
+
     def test_an_installers_own_additions_count(self, site: Site) -> None:
         """A row without a hash, a script outside the package, another algorithm."""
         record = site.path / INFO / "RECORD"
         (site.path / INFO / "INSTALLER").write_text("hand")
         (site.path.parent / "bin").mkdir()
         (site.path.parent / "bin" / "waitbus").write_text("#!python")
-        digest = digest_text("sha512", b"#!python")
+        digest = encoded(hashlib.sha512(b"#!python").digest())
         record.write_bytes(
             record.read_bytes()
-            + f"{INFO}/INSTALLER,,\n../bin/waitbus,sha512={digest},8\nwaitbus/__pycache__/x.cpython-39.pyc,,\n".encode()
+            + f"../bin/waitbus,sha512={digest},8\nwaitbus/__pycache__/wire.cpython-39.pyc,,\n".encode()
+            + row(f"{INFO}/INSTALLER", b"hand").encode()
         )
         assert site.check()[0] == 0
         (site.path.parent / "bin" / "waitbus").write_text("#!PYTHON")

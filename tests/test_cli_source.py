@@ -77,8 +77,12 @@ def test_the_publisher_is_pypi_attestations_to_name(plugin: Plugin) -> None:
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[0] == "weather: waitbus-weather 1.2"
     assert argv(plugin.bin, "pypi-attestations") == ["verify", "pypi", "--repository", REPOSITORY, str(plugin.wheel)]
-    tool(plugin.bin, "pypi-attestations", "exit 1")
+    tool(plugin.bin, "pypi-attestations", "echo 'Verification failed: by another' >&2; exit 1")
     assert plugin.states()[0] == 76
+    # Nothing was found, or nobody was reached: that is no word against it.
+    tool(plugin.bin, "pypi-attestations", "echo 'Provenance for file \"x\" was not found' >&2; exit 1")
+    code, states = plugin.states()
+    assert (code, states["publisher"]) == (78, "not checked")
 
 
 @pytest.mark.parametrize("flags", [(), ("--repository", REPOSITORY)])
@@ -142,6 +146,15 @@ def test_tampering_is_found(plugin: Plugin, tamper: Callable[[Plugin], None], ch
     tamper(plugin)
     code, states = plugin.states()
     assert (code, [name for name, state in states.items() if state == "FAILED"]) == (76, [check])
+
+
+def test_a_row_of_the_wheel_without_a_hash_vouches_for_nothing(plugin: Plugin) -> None:
+    files = plugin_files()
+    name = "waitbus_weather/forecast.py"
+    files[RECORD] = files[RECORD].replace(row(name, b"").encode(), f"{name},,\n".encode())
+    plugin.wheel.write_bytes(zipped(files.items()))
+    code, states = plugin.states()
+    assert (code, states["wheel"]) == (76, "FAILED")
 
 
 def test_what_is_not_there(plugin: Plugin) -> None:

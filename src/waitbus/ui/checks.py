@@ -21,5 +21,6 @@ def show(report: Report) -> None:
 
 def line_of(check: Check, width: int) -> str:
     """A check as one line: its state, its name, what was found."""
-    colour = _COLOURS[check.state] if has_colour() and check.asked else None
+    loud = check.asked or check.state != UNCHECKED
+    colour = _COLOURS[check.state] if loud and has_colour() else None
     return f"{painted(f'{check.state:<11}', colour)}  {check.name:<{width}}  {safe(check.text)}"

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass, field
 
-from waitbus.verify import record
+from waitbus.verify import record, statements
+from waitbus.verify.artifact import read_file
+from waitbus.verify.record import Row
 from waitbus.verify.report import MISMATCH, NO_INPUT, VERIFIED, Unusable
 
 TYPE_CHECKING = False
@@ -17,30 +20,33 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHUNK = 1 << 20
+_WORDS = {
+    "changed": "was changed",
+    "missing": "is missing",
+    "foreign": "was added",
+    "unhashed": "has no hash in RECORD",
+}
 
 
+@dataclass
 class Integrity:
     """What an installation has that its RECORD has not, and the other way round; paths relative to `root`."""
 
-    __slots__ = ("changed", "foreign", "missing", "record", "root", "rows")
+    root: str
+    record: str
+    rows: dict[str, Row]
+    paths: dict[str, list[str]] = field(default_factory=lambda: {word: [] for word in _WORDS})
+    metadata: list[str] = field(default_factory=list)
 
-    def __init__(self, root: str, record_path: str) -> None:
-        self.root = root
-        self.record = record_path
-        self.rows: dict[str, record.Row] = {}
-        self.changed: list[str] = []
-        self.missing: list[str] = []
-        self.foreign: list[str] = []
+    def faults(self) -> list[str]:
+        """Each difference in words."""
+        found = (f"{path!r} {_WORDS[word]}" for word, paths in self.paths.items() for path in paths)
+        return [*self.metadata, *found]
 
     @property
     def exit_code(self) -> int:
         """`MISMATCH` when anything differs."""
-        return MISMATCH if self.changed or self.missing or self.foreign else VERIFIED
-
-    def faults(self) -> list[str]:
-        """Each difference in words."""
-        words = (("was changed", self.changed), ("is missing", self.missing), ("was added", self.foreign))
-        return [f"{path!r} {what}" for what, paths in words for path in paths]
+        return MISMATCH if self.faults() else VERIFIED
 
 
 def record_beside(package: str, version: str) -> str | None:
@@ -50,32 +56,45 @@ def record_beside(package: str, version: str) -> str | None:
     return path if os.path.isfile(path) else None
 
 
+def check_ourselves(record_path: str, package: str, version: str) -> Integrity:
+    """Compare an installation of waitbus `version` with its RECORD, and METADATA with what waitbus asks for."""
+    found = compare(record_path, (os.path.basename(package),))
+    info = os.path.dirname(found.record)
+    try:
+        said = [read_file(os.path.join(info, name), statements.MAX_BYTES) for name in ("METADATA", "entry_points.txt")]
+        found.metadata += statements.metadata_faults(said[0], said[1], version)
+    except Unusable as error:
+        found.metadata.append(str(error))
+    return found
+
+
 def compare(record_path: str, packages: tuple[str, ...]) -> Integrity:
     """Compare what RECORD lists with the disk; in `packages`, and beside RECORD, nothing else may lie.
 
     `packages` are directories relative to the one that holds `.dist-info`. Raises `Unusable` when RECORD is none.
     """
-    info = os.path.dirname(os.path.abspath(record_path))
-    result = Integrity(os.path.dirname(info), os.path.abspath(record_path))
+    info, _ = os.path.split(os.path.abspath(record_path))
+    root, own = os.path.dirname(info), os.path.join(os.path.basename(info), "RECORD")
     try:
         with open(record_path, "rb") as file:
             rows, faults = record.parse(file.read(record.MAX_BYTES + 1))
     except OSError as error:
         raise Unusable(NO_INPUT, f"cannot read {record_path}: {error.strerror}") from None
-    result.changed += [os.path.relpath(record_path, result.root)] if faults else []
-    for row in rows:
-        state = _state(os.path.join(result.root, row.path), row)
-        if state is not None:
-            getattr(result, state).append(row.path)
-    result.rows = {row.path: row for row in rows}
+    result = Integrity(root, os.path.join(root, own), {row.path: row for row in rows})
+    result.paths["changed"] += [own] if faults else []
     listed = {os.path.normpath(row.path) for row in rows}
+    for row in rows:
+        # RECORD cannot hash itself, and installers do not hash the bytecode of what they lay down.
+        unhashed = not row.algorithm and row.path != own and not _is_bytecode(row.path, listed)
+        if word := "unhashed" if unhashed else _state(os.path.join(root, row.path), row):
+            result.paths[word].append(row.path)
     for directory in (*packages, os.path.basename(info)):
-        result.foreign += sorted(_foreign(result.root, directory, listed))
+        result.paths["foreign"] += sorted(_foreign(root, directory, listed))
     return result
 
 
-def _state(path: str, row: record.Row) -> str | None:
-    """None when the file is as RECORD says, else the list of `Integrity` that it belongs to."""
+def _state(path: str, row: Row) -> str:
+    """The list of `Integrity` that a file belongs to; "" when it is as RECORD says."""
     if row.algorithm not in ("", *record.ALGORITHMS):
         return "changed"
     digest = hashlib.new(row.algorithm) if row.algorithm else None
@@ -86,15 +105,12 @@ def _state(path: str, row: record.Row) -> str | None:
                 digest.update(chunk)
                 size += len(chunk)
     except FileNotFoundError:
-        # Bytecode comes and goes.
-        return None if path.endswith(".pyc") else "missing"
+        return "" if path.endswith(".pyc") else "missing"  # bytecode comes and goes
     except OSError:
         return "changed"
-    if digest is None:
-        return None
     # The same text as in RECORD, from a digest that was made in pieces.
-    same = record.encoded(digest.digest()) == row.digest and row.size in (None, size)
-    return None if same else "changed"
+    same = digest is None or (record.encoded(digest.digest()) == row.digest and row.size in (None, size))
+    return "" if same else "changed"
 
 
 def _foreign(root: str, directory: str, listed: set[str]) -> Iterator[str]:

@@ -11,7 +11,6 @@ import re
 import zipfile
 
 from waitbus.verify import installed, record, signatures
-from waitbus.verify.archive import MAX_ENTRIES
 from waitbus.verify.artifact import read_file
 from waitbus.verify.report import NO_DATA, NO_INPUT, Unusable, few
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 GROUP = "waitbus.sources.v1"
 _MAX_WHEEL = 256 << 20
+_MAX_ENTRIES = 5000
 _UNDER_DATA = re.compile(r"^[^/]+\.data/(?:purelib|platlib)/")
 _DATA = re.compile(r"[^/]+\.data/")
 # What an installer adds: its notes and bytecode.
@@ -37,26 +37,27 @@ def check(
 ) -> str:
     """Check the plugin that offers the source `name`, and give its version. Raises `Unusable` when there is none."""
     distribution = _distribution_of(name)
-    version = f"{distribution.metadata['Name']} {distribution.version}"
     rows = _check_installed(distribution, report)
+    tool = signatures.find_tool("pypi-attestations")
     if wheel is None:
         how = "pip download --no-deps the version installed, and give --wheel FILE"
         report.unchecked("wheel", "there is nothing to compare with", how)
         report.unchecked("publisher", "there is no wheel to ask about", how)
-        return version
-    if rows is not None:
-        faults = list(_wheel_faults(wheel, rows))
-        report.conclude("wheel", faults, f"what is installed came out of {os.path.basename(wheel)}")
-    tool = signatures.find_tool("pypi-attestations")
-    if repository is None:
-        report.unchecked("publisher", "you did not say whom you expect", "give --repository https://github.com/...")
-    elif tool is None:
-        report.unchecked("publisher", "pypi-attestations is not on PATH", signatures.TOOLS["pypi-attestations"][1])
     else:
-        command = [tool, *signatures.pypi_arguments(os.path.abspath(wheel), repository)]
-        found = signatures.run_tool("pypi-attestations", command, f"PyPI had it from {repository}", announce)
-        report.checks.append(found)
-    return version
+        if rows is not None:
+            text = f"what is installed came out of {os.path.basename(wheel)}"
+            report.conclude("wheel", list(_wheel_faults(wheel, rows)), text)
+        if repository is None:
+            report.unchecked("publisher", "you did not say whom you expect", "give --repository https://github.com/...")
+        elif tool is None:
+            how = signatures.TOOLS["pypi-attestations"][1]
+            report.unchecked("publisher", "pypi-attestations is not on PATH", how)
+        else:
+            command = [tool, *signatures.pypi_arguments(os.path.abspath(wheel), repository)]
+            found = signatures.run_tool("pypi-attestations", command, f"PyPI had it from {repository}", announce)
+            found.name = "publisher"
+            report.checks.append(found)
+    return f"{distribution.metadata['Name']} {distribution.version}"
 
 
 def _distribution_of(name: str) -> Distribution:
@@ -74,11 +75,12 @@ def _distribution_of(name: str) -> Distribution:
 
 def _check_installed(distribution: Distribution, report: Report) -> dict[str, record.Row] | None:
     """Compare the installed files with RECORD, and give its rows; None where there is nothing to compare."""
-    paths = [str(file.locate()) for file in distribution.files or () if file.name == "RECORD"]
+    files = distribution.files or ()
+    paths = [str(file.locate()) for file in files if file.name == "RECORD"]
     if not paths or not os.path.isfile(paths[0]):
         report.unchecked("installed", "its installer left no RECORD", "install it from a wheel")
         return None
-    tops = {file.parts[0] for file in distribution.files or () if len(file.parts) == 2 and file.name == "__init__.py"}
+    tops = {file.parts[0] for file in files if len(file.parts) == 2 and file.name == "__init__.py"}
     found = installed.compare(paths[0], tuple(sorted(tops)))
     report.conclude("installed", found.faults(), f"{len(found.rows)} files are as they were installed")
     return found.rows
@@ -86,29 +88,28 @@ def _check_installed(distribution: Distribution, report: Report) -> dict[str, re
 
 def _wheel_faults(path: str, rows: dict[str, record.Row]) -> Iterator[str]:
     """Where a wheel's own RECORD names a file otherwise than the installation does."""
-    data = read_file(path, _MAX_WHEEL)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".dist-info/RECORD")]
-            small = len(names) == 1 and archive.getinfo(names[0]).file_size <= record.MAX_BYTES
-            content = archive.read(names[0]) if small and len(archive.namelist()) <= MAX_ENTRIES else None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise Unusable(NO_DATA, f"{path} is no wheel ({error}): download it again") from None
-    if content is None:
-        raise Unusable(NO_DATA, f"{path} is no wheel: it has not one RECORD")
-    wanted, faults = record.parse(content)
+    wanted, faults = record.parse(_record_of(path))
     yield from faults
-    named = set()
-    for row in wanted:
-        where = _UNDER_DATA.sub("", row.path)
-        named.add(where)
-        if not row.algorithm or _DATA.match(where):  # RECORD itself; scripts, which an installer rewrites
+    named = {_UNDER_DATA.sub("", row.path): row for row in wanted}
+    for where, row in named.items():
+        if where.endswith(".dist-info/RECORD") or _DATA.match(where):  # itself; scripts, which an installer rewrites
             continue
-        here = rows.get(where)
-        if here is None:
+        if where not in rows:
             yield f"{where!r} of the wheel is not installed"
-        elif (here.algorithm, here.digest) != (row.algorithm, row.digest):
+        elif not row.algorithm or rows[where][1:3] != row[1:3]:
             yield f"{where!r} is another one in the wheel"
     for path in rows:
         if path not in named and not path.startswith("../") and not _INSTALLERS.search(path):
             yield f"{path!r} is not in the wheel"
+
+
+def _record_of(path: str) -> bytes:
+    data = read_file(path, _MAX_WHEEL)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = [entry for entry in archive.infolist() if entry.filename.endswith(".dist-info/RECORD")]
+            if len(found) == 1 and found[0].file_size <= record.MAX_BYTES and len(archive.infolist()) <= _MAX_ENTRIES:
+                return archive.read(found[0])
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise Unusable(NO_DATA, f"{path} is no wheel ({error}): download it again") from None
+    raise Unusable(NO_DATA, f"{path} is no wheel: it has not one RECORD")

@@ -1,10 +1,13 @@
 """Findings, and the exit code they come to.
 
-A check is `ok`, `FAILED`, or `not checked` with why and how: never silence. Exit codes are those of sysexits(3), as
-every verb that verifies gives them.
+A check is `ok`, `FAILED`, or `not checked` with why and how: never silence. Verified has one meaning: a check that is
+ok says whose bytes these are, none failed, and each that was asked for has been made. Exit codes are those of
+sysexits(3), as every verb that verifies gives them.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 from waitbus.event import WaitbusError
 
@@ -12,12 +15,11 @@ VERIFIED = 0
 NO_DATA = 65  # the file is not of the kind that can be verified
 NO_INPUT = 66  # there is no such file, or it cannot be read
 MISMATCH = 76  # something was checked and is wrong
-NOT_SET_UP = 78  # something asked for could not be checked
+NOT_SET_UP = 78  # nobody vouches for it, or something asked for could not be checked
 
 OK = "ok"
 FAILED = "FAILED"
 UNCHECKED = "not checked"
-_VERDICTS = {VERIFIED: "verified", MISMATCH: "failed", NOT_SET_UP: "incomplete"}
 
 
 class Unusable(WaitbusError):
@@ -28,66 +30,51 @@ class Unusable(WaitbusError):
         self.code = code
 
 
+@dataclass
 class Check:
-    """One finding. `asked` says whether leaving it unchecked leaves the question open."""
+    """One finding.
 
-    __slots__ = ("asked", "name", "state", "text")
+    `asked` says whether leaving it unchecked leaves the question open; `proof`, whether an ok says whose bytes it is.
+    """
 
-    def __init__(self, name: str, state: str, text: str, *, asked: bool = True) -> None:
-        self.name = name
-        self.state = state
-        self.text = text
-        self.asked = asked
+    name: str
+    state: str
+    text: str
+    asked: bool = True
+    proof: bool = False
 
 
+@dataclass
 class Report:
     """Findings in the order in which they were made."""
 
-    __slots__ = ("checks",)
-
-    def __init__(self) -> None:
-        self.checks: list[Check] = []
-
-    def ok(self, name: str, text: str) -> None:
-        self.checks.append(Check(name, OK, text))
-
-    def failed(self, name: str, text: str) -> None:
-        self.checks.append(Check(name, FAILED, text))
+    checks: list[Check] = field(default_factory=list)
 
     def unchecked(self, name: str, why: str, how: str, *, asked: bool = True) -> None:
-        self.checks.append(Check(name, UNCHECKED, f"{why}: {how}", asked=asked))
+        self.checks.append(Check(name, UNCHECKED, f"{why}: {how}", asked))
 
-    def conclude(self, name: str, faults: list[str], text: str) -> None:
+    def conclude(self, name: str, faults: list[str], text: str, *, proof: bool = False) -> None:
         """`ok` with `text` when there are no faults, else `FAILED` with the first few of them."""
-        if faults:
-            self.failed(name, few(faults))
-        else:
-            self.ok(name, text)
-
-    @property
-    def exit_code(self) -> int:
-        """`MISMATCH` outweighs `NOT_SET_UP`; `VERIFIED` only when all that was asked for was checked."""
-        if any(check.state == FAILED for check in self.checks):
-            return MISMATCH
-        if any(check.state == UNCHECKED and check.asked for check in self.checks):
-            return NOT_SET_UP
-        return VERIFIED
+        self.checks.append(Check(name, FAILED if faults else OK, few(faults) if faults else text, proof=proof))
 
     @property
     def verdict(self) -> str:
-        """`verified`, `failed` or `incomplete`."""
-        return _VERDICTS[self.exit_code]
+        """`verified`, `failed`, `not authenticated`, or, when one who was named did not answer, `incomplete`."""
+        if any(check.state == FAILED for check in self.checks):
+            return "failed"
+        if not any(check.proof and check.state == OK for check in self.checks):
+            return "not authenticated"
+        return "incomplete" if any(check.state == UNCHECKED and check.asked for check in self.checks) else "verified"
+
+    @property
+    def exit_code(self) -> int:
+        """`MISMATCH` outweighs `NOT_SET_UP`."""
+        return {"verified": VERIFIED, "failed": MISMATCH}.get(self.verdict, NOT_SET_UP)
 
     def as_dict(self) -> dict[str, object]:
         """The findings as JSON says them."""
-        return {
-            "checks": [
-                {"check": check.name, "state": check.state, "detail": check.text, "asked": check.asked}
-                for check in self.checks
-            ],
-            "verdict": self.verdict,
-            "exit_code": self.exit_code,
-        }
+        told = [{"check": c.name, "state": c.state, "detail": c.text, "asked": c.asked} for c in self.checks]
+        return {"checks": told, "verdict": self.verdict, "exit_code": self.exit_code}
 
 
 def few(faults: list[str], limit: int = 3) -> str:

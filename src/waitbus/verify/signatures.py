@@ -1,12 +1,14 @@
 """Signatures: handed to the tools that know them. Nothing here verifies one, and nothing here says so.
 
-A command is fixed words, the file's path and the version in its name. Its exit code is the answer; a tool that is
-missing, too old, or not logged in has given none.
+A command is fixed words, the file's path and the version it should be. Exit code 0 means that the tool vouches for the
+file. Any other means that it does not: it refuses the file only if it says that the signature is wrong; without a
+signature, a network or a login it could not check.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 
@@ -25,18 +27,18 @@ REPOSITORY = "waitbus/waitbus"
 SIGNER = ".github/workflows/build.yml"
 ISSUER = "https://token.actions.githubusercontent.com"
 PREDICATE = "https://slsa.dev/provenance/v1"
-# What a release lays beside its files: the build's attestation, which names each of them.
-BUNDLE = "provenance.sigstore.jsonl"
+# What a release lays beside each file: the build's attestation.
+BUNDLE = ".sigstore.json"
 
-# Tool -> what its word means, and where to get it.
+# Tool -> what its word means, and where to get it. cosign before 2.4.3 did not look at the certificate's repository.
 TOOLS = {
     "gh": (
         "built from the tag's commit by the repository's own workflow",
-        "install the GitHub CLI, 2.49 or later (https://cli.github.com)",
+        "install the GitHub CLI, 2.68 or later (https://cli.github.com)",
     ),
     "cosign": (
         "built from the tag's commit by the repository's own workflow",
-        "install cosign 2.4 or later (https://docs.sigstore.dev)",
+        "install cosign 3 or later (https://docs.sigstore.dev)",
     ),
     "pypi-attestations": (
         "uploaded to PyPI by a workflow of the repository",
@@ -47,15 +49,13 @@ PATIENCE_S = 180.0
 _TAIL_BYTES = 8192
 # They would point `gh` at another server or repository than the one that is named here.
 _DROPPED_VARIABLES = ("GH_HOST", "GH_REPO")
-# What a tool says that does not know the command, and its exit codes for that and for a missing login.
+# What the three say when a signature is there and is wrong; a certificate of TLS is another thing.
+_REFUSED = re.compile(
+    r"verification failed|verifying with issuer|none of the expected identities|no matching CertificateIdentity"
+    r"|failed to verify (?:certificate identity|signature|timestamps|log)|invalid predicate type",
+    re.IGNORECASE,
+)
 _UNKNOWN_COMMAND = ("unknown command", "unknown flag", "invalid choice", "unrecognized arguments")
-_GH_NO_LOGIN = 4
-_ARGPARSE_USAGE = 2
-
-
-def identity(version: str) -> str:
-    """Who signs the build of a release: the workflow, at the release's tag."""
-    return f"https://github.com/{REPOSITORY}/{SIGNER}@refs/tags/v{version}"
 
 
 def find_tool(name: str) -> str | None:
@@ -68,14 +68,21 @@ def find_tool(name: str) -> str | None:
 
 
 def arguments(tool: str, path: str, version: str, bundle: str | None) -> list[str]:
-    """What follows the tool's name; `path` and `bundle` are absolute, so that neither is taken for a flag."""
+    """What follows the tool's name; `path` and `bundle` are absolute, so that neither is taken for a flag.
+
+    The workflow that signed and the repository and tag that it ran for are each named: anybody may call the workflow.
+    """
+    ref = f"refs/tags/v{version}"
+    signer = f"https://github.com/{REPOSITORY}/{SIGNER}@{ref}"
     if tool == "gh":
-        words = ["attestation", "verify", path, "--repo", REPOSITORY, "--cert-identity", identity(version)]
+        words = ["attestation", "verify", path, "--repo", REPOSITORY, "--source-ref", ref, "--cert-identity", signer]
         words += ["--cert-oidc-issuer", ISSUER, "--deny-self-hosted-runners"]
         return [*words, "--bundle", bundle] if bundle else words
     if tool == "cosign":
-        words = ["verify-blob-attestation", "--new-bundle-format", "--bundle", bundle or "", "--type", PREDICATE]
-        return [*words, "--certificate-identity", identity(version), "--certificate-oidc-issuer", ISSUER, path]
+        words = ["verify-blob-attestation", "--bundle", bundle or "", "--type", PREDICATE]
+        words += ["--certificate-identity", signer, "--certificate-oidc-issuer", ISSUER]
+        words += ["--certificate-github-workflow-repository", REPOSITORY, "--certificate-github-workflow-ref", ref]
+        return [*words, path]
     return pypi_arguments(path, f"https://github.com/{REPOSITORY}")
 
 
@@ -92,19 +99,19 @@ def check(
     bundle: str | None,
     announce: Callable[[str], object],
 ) -> None:
-    """Hand the file to `tools`, each of which must answer; to none named: to all there are, one of which must.
+    """Hand the file to `tools`, each of which must answer, or to every tool found, any of which may.
 
-    `bundle` is a file with the build's attestation; without it gh asks GitHub for one, and cosign takes that beside the
-    file. `announce` hears each command.
+    `bundle` is a file with the build's attestation, by default the one beside the file; without any, gh asks GitHub.
+    `announce` hears each command.
     """
-    bundle = os.path.abspath(bundle) if bundle is not None else None
-    found = [_ask(tool, artifact, bundle, announce) for tool in tools or TOOLS]
-    if not tools and any(check.state == OK for check in found):
-        for one in found:
-            one.asked = False
-    report.checks += found
+    beside = artifact.path + BUNDLE
+    bundle = os.path.abspath(bundle) if bundle is not None else beside if os.path.isfile(beside) else None
+    for tool in tools or TOOLS:
+        found = _ask(tool, artifact, bundle, announce)
+        found.asked = bool(tools)
+        report.checks.append(found)
     if not artifact.unchanged():
-        report.failed("file", f"{artifact.path} changed while it was checked")
+        report.conclude("file", [f"{artifact.path} changed while it was checked"], "")
 
 
 def _ask(tool: str, artifact: Artifact, bundle: str | None, announce: Callable[[str], object]) -> Check:
@@ -112,18 +119,16 @@ def _ask(tool: str, artifact: Artifact, bundle: str | None, announce: Callable[[
     path = find_tool(tool)
     if path is None:
         return Check(tool, UNCHECKED, f"it is not on PATH: {how}")
-    if artifact.version is None:
-        return Check(tool, UNCHECKED, "the file's name says no version: give the file the name it was published by")
+    if not artifact.version:
+        return Check(tool, UNCHECKED, "the file's name says no version: give --version")
     if tool == "cosign" and bundle is None:
-        bundle = os.path.join(os.path.dirname(artifact.path), BUNDLE)
-        if not os.path.isfile(bundle):
-            how = "download it from the release, or name it with --bundle"
-            return Check(tool, UNCHECKED, f"there is no {BUNDLE} beside the file: {how}")
+        how = "download it from the release, or name it with --bundle"
+        return Check(tool, UNCHECKED, f"there is no {artifact.name}{BUNDLE} beside the file: {how}")
     return run_tool(tool, [path, *arguments(tool, artifact.path, artifact.version, bundle)], meaning, announce)
 
 
 def run_tool(tool: str, command: list[str], meaning: str, announce: Callable[[str], object]) -> Check:
-    """Run a command without a shell and without input, and read its exit code."""
+    """Run a command without a shell and without input, and read its answer."""
     from waitbus.private import quote
 
     announce(f"running {' '.join(map(quote, command))}")
@@ -135,35 +140,26 @@ def run_tool(tool: str, command: list[str], meaning: str, announce: Callable[[st
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**environ, "GH_PROMPT_DISABLED": "1"},
+                env={**environ, "GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"},
                 timeout=PATIENCE_S,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Check(
-                tool, UNCHECKED, f"it gave no answer within {PATIENCE_S:.0f} s: look at the network, try again"
-            )
+            patience = f"it gave no answer within {PATIENCE_S:.0f} s: look at the network, try again"
+            return Check(tool, UNCHECKED, patience)
         except OSError as error:
             return Check(tool, UNCHECKED, f"{command[0]} cannot be run ({error.strerror}): mend it, try again")
-        said = _tail(output.fileno())
-    return _judge(tool, done.returncode, said, meaning)
+        size = os.fstat(output.fileno()).st_size
+        tail = os.pread(output.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    return _judge(tool, done.returncode, tail.decode("utf-8", "replace").strip(), meaning)
 
 
 def _judge(tool: str, code: int, said: str, meaning: str) -> Check:
-    last = one_line(said.splitlines()[-1]) if said else "without a word"
     if code == 0:
-        return Check(tool, OK, meaning)
-    if code == _ARGPARSE_USAGE or any(words in said for words in _UNKNOWN_COMMAND):
-        return Check(tool, UNCHECKED, f"it does not know the command ({last}): {TOOLS[tool][1]}")
-    if tool == "gh" and code == _GH_NO_LOGIN:
-        return Check(
-            tool, UNCHECKED, f"it is not logged in, or GitHub refused ({last}): gh auth login, or --bundle {BUNDLE}"
-        )
-    # A network that is down looks like this, too: only the tool can tell, so its words stand here.
-    return Check(tool, FAILED, f"it does not vouch for the file (exit code {code}): {last}")
-
-
-def _tail(fd: int) -> str:
-    size = os.fstat(fd).st_size
-    data = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-    return data.decode("utf-8", "replace").strip()
+        return Check(tool, OK, meaning, proof=True)
+    last = one_line(said.splitlines()[-1]) if said else "without a word"
+    if refused := _REFUSED.search(said):
+        line = next(line for line in said.splitlines() if refused[0] in line)
+        return Check(tool, FAILED, f"it refuses the file: {one_line(line)}")
+    how = TOOLS[tool][1] if any(words in said for words in _UNKNOWN_COMMAND) else "look at its words, try again"
+    return Check(tool, UNCHECKED, f"it does not vouch for the file (exit code {code}): {last}: {how}")

@@ -27,7 +27,8 @@ _EPILOG = """\
 bytecode is not looked into: what must hold is waitbus verify-release, run elsewhere on the wheel.
 
 exit codes: 0 nothing is bad, 1 something is; with --integrity 0 all files are as installed, 76 some are not (changed,
-missing or foreign), 78 there is nothing to compare with, as in a source tree
+missing, foreign or listed without a hash) or METADATA asks for more than waitbus does, 78 there is nothing to compare
+with, as in a source tree
 
 examples:
   waitbus doctor
@@ -84,20 +85,21 @@ def _integrity(*, as_json: bool) -> int:
             )
         note(f"not checked: {why}; install the wheel (pip install waitbus), or ask that installer")
         return NOT_SET_UP
-    found = installed.compare(record, (os.path.basename(package),))
+    found = installed.check_ourselves(record, package, waitbus.__version__)
     with contextlib.suppress(BrokenPipeError):  # whoever stops reading has the exit code
         _print_integrity(found, as_json=as_json)
     return found.exit_code
 
 
 def _print_integrity(found: Integrity, *, as_json: bool) -> None:
-    lists = {"changed": found.changed, "missing": found.missing, "foreign": found.foreign}
     if as_json:
         verdict = "failed" if found.exit_code else "verified"
-        facts = {"root": found.root, "record": found.record, "files": len(found.rows)}
-        out_json({**facts, **lists, "verdict": verdict, "exit_code": found.exit_code})
+        facts = {"root": found.root, "record": found.record, "files": len(found.rows), "metadata": found.metadata}
+        out_json({**facts, **found.paths, "verdict": verdict, "exit_code": found.exit_code})
         return
-    for word, paths in lists.items():
+    for fault in found.metadata:
+        out(f"metadata {safe(fault)}")
+    for word, paths in found.paths.items():
         for path in paths:
             out(f"{word}  {safe(os.path.join(found.root, path))}")
     if found.exit_code:

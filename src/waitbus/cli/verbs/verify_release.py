@@ -1,4 +1,4 @@
-"""`waitbus verify-release`: a wheel or sdist against what was published. What was not checked is never called good."""
+"""`waitbus verify-release`: whether somebody vouches for a file of a release. Nothing in it is read or run."""
 
 from __future__ import annotations
 
@@ -10,53 +10,52 @@ from waitbus.verify import artifact, signatures
 from waitbus.verify.report import Report, Unusable
 
 _CLOSING = {
-    "verified": "verified: all that was asked for was checked, and is right",
+    "verified": "verified: these are the bytes that were vouched for",
     "failed": "failed: do not install this file",
-    "incomplete": "incomplete: nothing is wrong, and something that was asked for was not checked",
+    "not authenticated": "not authenticated: nothing speaks against this file, and nobody has vouched for it",
+    "incomplete": "incomplete: the file was vouched for, and a tool that you named has given no answer",
 }
 
 _DESCRIPTION = """\
-Check a wheel or sdist of waitbus before you install it: that the archive is
-exactly its files, that RECORD lists each with the right hash, that version and
-bill of materials fit, and whom the signatures name. Nothing in it is run.
-Each check says ok, FAILED, or not checked: why, and how to have it checked."""
+Check a file of a waitbus release before you use it: the wheel, the sdist, or
+what lies beside them. Verified means that these very bytes are vouched for, by
+a signature of the release's own workflow or by a list of checksums that you
+have from elsewhere. What is in the file does not matter then, and is not read."""
 
 _EPILOG = """\
-Signatures are asked for, since only they say who made the file. They are handed to gh, cosign and pypi-attestations,
-those of them that are on PATH; one has to vouch for the file and none may refuse it. These tools ask GitHub's,
-Sigstore's and PyPI's servers; the rest needs no network. --no-signatures says that you do not ask.
+Signatures are handed to gh, cosign and pypi-attestations, those of them that are on PATH: one has to vouch for the
+file, and none may refuse it. They ask GitHub's, Sigstore's and PyPI's servers, or take FILE.sigstore.json, which lies
+beside each file of a release. A list of checksums is as good as the place that you have it from: one that lay beside
+the file says no more than the file. A third way needs nobody's word: packaging/rebuild.sh, in a clone, builds it again.
 
-exit codes: 0 all that was asked for was checked and is right, 76 something is wrong, 78 something that was asked for
-could not be checked, 65 this is no wheel or sdist, 66 there is no such file
+exit codes: 0 verified, 76 something is wrong, 78 nobody vouched for it, or a tool that you named could not look,
+65 this is no file of a release, 66 there is no such file
 
 examples:
-  waitbus verify-release waitbus-0.3.0-py3-none-any.whl --version 0.3.0 --sums SHA256SUMS
-  waitbus verify-release waitbus-0.3.0.tar.gz --signature gh
-  waitbus verify-release waitbus-0.3.0-py3-none-any.whl --sbom waitbus-0.3.0.cdx.json --no-signatures --json
+  waitbus verify-release waitbus-0.3.0-py3-none-any.whl --version 0.3.0
+  waitbus verify-release waitbus-0.3.0.tar.gz --signature gh --json
+  waitbus verify-release waitbus-0.3.0-py3-none-any.whl --no-signatures --sums SHA256SUMS
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("file", metavar="FILE", help="the wheel or sdist")
+    parser.add_argument("file", metavar="FILE", help="the wheel, the sdist, a bill of materials, ...")
     parser.add_argument("--version", metavar="V", help="the version it must be")
-    parser.add_argument("--sums", metavar="FILE", help="the release's SHA256SUMS: it must name this file and its hash")
     parser.add_argument(
-        "--sbom", metavar="FILE", help="the bill of materials beside the release: it must name this wheel's hash"
+        "--sums", metavar="FILE", help="a SHA256SUMS that you trust: it must name this file and its hash"
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--signature",
         action="append",
         choices=list(signatures.TOOLS),
-        help="this tool must vouch for it (again: this one, too; default: one that is there)",
+        help="this tool must vouch for it (again: this one, too; default: any that is there)",
     )
     which.add_argument("--no-signatures", action="store_true", help="do not ask who signed it")
     parser.add_argument(
-        "--bundle",
-        metavar="FILE",
-        help=f"the release's {signatures.BUNDLE}: gh need not ask GitHub for it (cosign: default, beside FILE)",
+        "--bundle", metavar="FILE", help=f"its attestation (default: FILE{signatures.BUNDLE}, if there)"
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
 
@@ -71,24 +70,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    found = artifact.Artifact(args.file)
+    found = artifact.Artifact(args.file, args.version)
     report = Report()
-    artifact.check(found, report, args.version)
+    found.check_name(report)
     if args.sums is not None:
-        artifact.check_sums(found, args.sums, report)
+        found.check_sums(args.sums, report)
     else:
-        report.unchecked("sums", "not asked for", "give --sums SHA256SUMS", asked=False)
-    if args.sbom is not None:
-        artifact.check_sbom(found, args.sbom, report)
-    elif found.kind == artifact.WHEEL:
-        report.unchecked("sbom file", "not asked for", "give --sbom FILE", asked=False)
+        report.unchecked("sums", "not asked for", "give --sums with a list from elsewhere", asked=False)
     if args.no_signatures:
         report.unchecked("signatures", "not asked for", "leave --no-signatures out", asked=False)
     else:
         signatures.check(found, report, tools=args.signature or (), bundle=args.bundle, announce=note)
     if args.json:
-        facts = {"file": found.path, "kind": found.kind, "version": found.version, "sha256": found.sha256}
-        out_json({**facts, **report.as_dict()})
+        out_json({"file": found.path, "version": found.version, "sha256": found.sha256, **report.as_dict()})
     else:
         out(f"{found.sha256}  {safe(found.path)}")
         show(report)
