@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,19 @@ import pytest
 from tools import licences, lock, sbom
 
 ROOT = Path(__file__).resolve().parent.parent
+UV = ROOT / ".bootstrap" / "bin" / "uv"
 LOCK = (ROOT / "uv.lock").read_text(encoding="utf-8")
 SMALL = (ROOT / "tests" / "supply" / "uv-jinja2.lock").read_text(encoding="utf-8")
 DIGEST = "5e00000000000000000000000000000000000000000000000000000000000001"
 
 
+in_checkout = pytest.mark.skipif(shutil.which("uv", path=UV.parent) is None, reason="needs the uv that make fetches")
+
+
+@in_checkout
 def test_this_checkout_locks_as_it_should() -> None:
-    assert lock.faults(ROOT) == []
-    assert list(lock.lock_faults(SMALL)) == []
+    assert lock.faults(ROOT, str(UV)) == []
+    assert list(lock.lock_faults("uv.lock", SMALL)) == []
     assert len(lock.locked(ROOT)) > 50
 
 
@@ -33,59 +40,72 @@ def test_this_checkout_locks_as_it_should() -> None:
         ('{ registry = "https://pypi.org/simple" }', '{ git = "https://pypi.org/simple?rev=1" }', "comes from"),
         ('{ registry = "https://pypi.org/simple" }', '{ url = "https://files.pythonhosted.org/a.whl" }', "comes from"),
         ('{ registry = "https://pypi.org/simple" }', '{ registry = "https://mirror.example/simple" }', "comes from"),
-        ('{ editable = "." }', '{ editable = ".." }', "not this checkout"),
+        ('{ editable = "." }', '{ editable = ".." }', "comes from"),
+        ('    { name = "markupsafe" },\n', "", "markupsafe: nothing needs it"),
+        ('    { name = "jinja2" },\n', "", "jinja2: nothing needs it"),
+        ('name = "markupsafe"\nversion = "3.0.2"', 'name = "evil"\nversion = "1"', "cannot be read"),
         ("version = 1\n", "version = \n", "cannot be read"),
     ],
 )
 def test_a_lock_without_hashes_or_from_elsewhere_is_red(old: str, new: str, word: str) -> None:
     assert old in SMALL
-    faults = list(lock.lock_faults(SMALL.replace(old, new, 1)))
+    faults = list(lock.lock_faults("uv.lock", SMALL.replace(old, new, 1)))
     assert [fault for fault in faults if word in fault], faults
 
 
 def test_a_package_without_any_file_is_red() -> None:
     bare = '[[package]]\nname = "x"\nversion = "1"\nsource = { registry = "https://pypi.org/simple" }\n'
-    assert [fault for fault in lock.lock_faults(bare) if "no file" in fault]
+    assert [fault for fault in lock.lock_faults("uv.lock", bare) if "no file" in fault]
 
 
-HASHED = "flit-core==4.2.0 \\\n    --hash=sha256:" + "0" * 64 + "\n"
-
-
-@pytest.mark.parametrize(
-    "compiled",
-    [
-        "flit-core==4.2.0\n",
-        "flit-core>=4.2.0 --hash=sha256:" + "0" * 64 + "\n",
-        "flit-core==4.2.1 --hash=sha256:" + "0" * 64 + "\n",
-        HASHED + "other==1\n",
-        HASHED + "--index-url https://mirror.example/simple\n",
-        "flit-core @ https://files.pythonhosted.org/x.whl --hash=sha256:" + "0" * 64 + "\n",
-        "",
-    ],
-)
-def test_a_requirement_without_a_hash_is_red(compiled: str) -> None:
-    assert list(lock.requirement_faults("flit_core==4.2.0\n", HASHED, "build")) == []
-    assert list(lock.requirement_faults("flit_core==4.2.0\n", compiled, "build"))
+def test_a_package_more_in_any_lock_is_red() -> None:
+    """uv itself says that such a lock is in step."""
+    evil = (
+        '\n[[package]]\nname = "evil"\nversion = "1"\nsource = { registry = "https://pypi.org/simple" }\n'
+        f'sdist = {{ url = "https://files.pythonhosted.org/evil-1.tar.gz", hash = "sha256:{DIGEST}" }}\n'
+    )
+    for name in lock.LOCKS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert list(lock.lock_faults(name, text)) == []
+        assert list(lock.lock_faults(name, text + evil)) == [f"{name}: evil: nothing needs it"]
 
 
 def test_a_backend_of_two_versions_is_red() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    table = tomllib.loads(LOCK)
-    build = (ROOT / "packaging" / "build.txt").read_text(encoding="utf-8")
-    assert list(lock.backend_faults(pyproject, table, build)) == []
-    other = {**pyproject, "build-system": {"requires": ["flit_core>=4"]}}
-    assert list(lock.backend_faults(other, table, build))
-    assert list(lock.backend_faults(pyproject, {"package": []}, build))
-    assert list(lock.backend_faults(pyproject, table, build.replace("4.2.0", "4.2.1")))
+    assert list(lock.backend_faults(pyproject)) == []
+    assert list(lock.backend_faults({**pyproject, "build-system": {"requires": ["flit_core>=4"]}}))
+    assert list(lock.backend_faults({**pyproject, "build-system": {"requires": ["flit_core==4.2.0", "evil==1"]}}))
+    assert list(lock.backend_faults({**pyproject, "dependency-groups": {"build": ["flit_core==4.2.1"]}}))
 
 
-def test_all_of_it_is_judged_in_one_place(tmp_path: Path) -> None:
+HASHED = f"evil==1 \\\n    --hash=sha256:{DIGEST}\n"
+
+
+@in_checkout
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("bootstrap.txt", lambda text: text + HASHED),
+        ("build.txt", lambda text: text + HASHED),
+        ("build.txt", lambda text: text + "--index-url https://mirror.example/simple\n"),
+        ("build.txt", lambda text: re.sub("sha256:[0-9a-f]{64}", f"sha256:{DIGEST}", text)),  # not the lock's
+        ("build.txt", lambda text: text.replace("4.2.0", "4.2.1")),
+        ("build.txt", lambda text: ""),
+        ("pylock.mcp.toml", lambda text: re.sub('sha256 = "[0-9a-f]{64}"', f'sha256 = "{DIGEST}"', text, count=1)),
+        ("pylock.mcp.toml", lambda text: text + '\n[[packages]]\nname = "evil"\nversion = "1"\n'),
+        ("evil.txt", lambda text: HASHED),
+    ],
+)
+def test_an_export_that_is_not_what_the_lock_says_is_red(
+    tmp_path: Path, name: str, change: Callable[[str], str]
+) -> None:
     shutil.copytree(ROOT / "packaging", tmp_path / "packaging")
-    for name in ("uv.lock", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    assert lock.faults(tmp_path) == []
-    (tmp_path / "packaging" / "build.in").write_text("flit_core==4.1.0\n")
-    assert lock.faults(tmp_path)
+    for file in ("uv.lock", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path)
+    path = tmp_path / "packaging" / name
+    path.write_text(change(path.read_text() if path.exists() else ""))
+    (fault,) = lock.faults(tmp_path, str(UV))
+    assert fault.startswith(f"packaging/{name}: ")
 
 
 def test_a_licence_is_read_where_it_is_said() -> None:

@@ -1,8 +1,14 @@
-"""What uv.lock and the requirement files must be: one index, a hash for every file, one version of the backend."""
+"""What the locks must be: one index, a SHA-256 for every file, nothing that nobody asks for, and exports that agree.
+
+uv itself says whether a lock is in step with what it locks (`uv lock --check`); it accepts a package that nothing
+needs, and looks at no hash.
+"""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,97 +17,103 @@ from typing import Any
 from tools import sbom
 
 INDEX = {"registry": "https://pypi.org/simple"}
+OURSELVES = {"editable": "."}
 FILES = "https://files.pythonhosted.org/"
-FOLDER = Path("packaging")
-_REQUIREMENT = re.compile(r"([\w.-]+)==(\S+)(?: *; [^#]+?)?((?: *--hash=sha256:[0-9a-f]{64})+)")
+# Each lock, and for those of a script the script.
+LOCKS = {"uv.lock": None, **{f"packaging/{name}.py.lock": f"packaging/{name}.py" for name in ("previous", "publisher")}}
+# What is exported from uv.lock for those who have no uv, and the arguments that do it.
+_PINS = ("--format=requirements.txt", "--no-annotate", "--only-group")
+EXPORTS = {
+    "packaging/bootstrap.txt": (*_PINS, "bootstrap"),
+    "packaging/build.txt": (*_PINS, "build"),
+    "packaging/pylock.mcp.toml": ("--format=pylock.toml", "--no-default-groups", "--extra=mcp"),
+}
+ACCEPTED = "packaging/osv-scanner.toml"  # known vulnerabilities that cannot reach us
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-def lock_faults(text: str) -> Iterator[str]:
-    """Everything but ourselves comes from the one index, every file of it with its SHA-256."""
+def lock_faults(name: str, text: str) -> Iterator[str]:
+    """Everything but ourselves comes from the one index, every file of it with its SHA-256, and is needed."""
     try:
-        packages: list[dict[str, Any]] = tomllib.loads(text)["package"]
+        lock = tomllib.loads(text)
+        packages: list[dict[str, Any]] = lock["package"]
+        needed = sbom.closure(lock, _roots(lock))
     except (tomllib.TOMLDecodeError, KeyError) as error:
-        yield f"uv.lock: cannot be read: {error}"
+        yield f"{name}: cannot be read: {error!r}"
         return
     for package in packages:
-        name = package["name"]
-        if name == sbom.PROJECT:
-            if package["source"] != {"editable": "."}:
-                yield f"uv.lock: {name} is not this checkout"
+        if package["name"] == sbom.PROJECT and package["source"] == OURSELVES:
             continue
+        where = f"{name}: {package['name']}"
+        files = [*package.get("wheels", ()), *filter(None, [package.get("sdist")])]
+        if (package["name"], package.get("version")) not in needed:
+            yield f"{where}: nothing needs it"
         if package["source"] != INDEX:
-            yield f"uv.lock: {name} comes from {package['source']}, not from the index"
-        files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else ())]
+            yield f"{where}: comes from {package['source']}, not from the index"
         if not files:
-            yield f"uv.lock: {name} has no file"
+            yield f"{where}: has no file"
         for file in files:
             if not _HASH.fullmatch(file.get("hash", "")):
-                yield f"uv.lock: {name}: a file has no SHA-256: {file.get('url', file)}"
+                yield f"{where}: a file has no SHA-256: {file.get('url', file)}"
             if not file.get("url", "").startswith(FILES):
-                yield f"uv.lock: {name}: a file lies elsewhere: {file.get('url', file)}"
+                yield f"{where}: a file lies elsewhere: {file.get('url', file)}"
 
 
-def requirements(text: str) -> Iterator[tuple[str, str, bool]]:
-    """Each requirement of a compiled file: name, version, and whether it is pinned by hash and nothing else."""
-    for line in text.replace("\\\n", "").splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _REQUIREMENT.fullmatch(line.strip())
-        yield (match[1], match[2], True) if match else (line.split()[0], "", False)
+def _roots(lock: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What is asked for: by the script, or by our own package, its extras and its groups."""
+    asked = list(lock.get("manifest", {}).get("requirements", ()))
+    for ours in (package for package in lock["package"] if package["source"] == OURSELVES):
+        parts = (*ours.get("optional-dependencies", {}).values(), *ours.get("dev-dependencies", {}).values())
+        asked += [need for needs in (ours.get("dependencies", ()), *parts) for need in needs]
+    return ((need["name"], tuple(need.get("extra", need.get("extras", ())))) for need in asked)
 
 
-def requirement_faults(wanted: str, compiled: str, name: str) -> Iterator[str]:
-    """The compiled file pins what the short one asks for, all of it by hash."""
-    found = list(requirements(compiled))
-    yield from (f"{name}.txt: {package} is not pinned by hash" for package, _, good in found if not good)
-    pinned = {f"{normal(package)}=={version}" for package, version, _ in found}
-    asked = {line for line in wanted.splitlines() if line and not line.startswith("#")}
-    yield from (f"{name}.txt: does not pin {line}" for line in sorted(asked) if normal(line) not in map(normal, pinned))
-    if not asked:
-        yield f"{name}.in: asks for nothing"
+def backend_faults(pyproject: dict[str, Any]) -> Iterator[str]:
+    """The build system, the group that is locked for it and the bill of materials name one version of the backend."""
+    pin = ["==".join(sbom.BACKEND)]
+    asked = {
+        "[build-system] requires": pyproject["build-system"]["requires"],
+        "dependency-groups.build": pyproject["dependency-groups"]["build"],
+    }
+    yield from (f"pyproject.toml: {place} is {said}, not {pin}" for place, said in asked.items() if said != pin)
 
 
-def backend_faults(pyproject: dict[str, Any], lock: dict[str, Any], build: str) -> Iterator[str]:
-    """pyproject.toml, the lock, packaging/build.txt and the bill of materials name one version of the backend."""
-    name, version = sbom.BACKEND
-    pin = f"{name}=={version}"
-    if pyproject["build-system"]["requires"] != [pin]:
-        yield f"pyproject.toml: [build-system] asks for {pyproject['build-system']['requires']}, not just {pin}"
-    locked = [package["version"] for package in lock["package"] if package["name"] == name.replace("_", "-")]
-    if locked != [version]:
-        yield f"uv.lock: has {name} {locked}, not {version}"
-    if [entry[:2] for entry in requirements(build)] != [(name.replace("_", "-"), version)]:
-        yield f"packaging/build.txt: does not pin just {pin}"
+def export(uv: str, root: Path, name: str) -> str:
+    """An export as uv makes it from the lock alone."""
+    fixed = ("--frozen", "--offline", "--quiet", "--no-header", "--no-emit-project")
+    command = [uv, "export", *fixed, *EXPORTS[name]]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
 
 
-def faults(root: Path) -> list[str]:
+def faults(root: Path, uv: str) -> list[str]:
     """All that is wrong with what this checkout locks."""
-    text = (root / "uv.lock").read_text(encoding="utf-8")
-    found = list(lock_faults(text))
-    for path in sorted((root / FOLDER).glob("*.in")):
-        compiled = path.with_suffix(".txt").read_text(encoding="utf-8")
-        found += requirement_faults(path.read_text(encoding="utf-8"), compiled, f"packaging/{path.stem}")
-    if not found:
-        pyproject = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-        build = (root / FOLDER / "build.txt").read_text(encoding="utf-8")
-        found += backend_faults(pyproject, tomllib.loads(text), build)
+    found = [fault for name in LOCKS for fault in lock_faults(name, (root / name).read_text(encoding="utf-8"))]
+    found += backend_faults(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")))
+    kinds = (".py", ".txt", ".toml", ".lock")
+    there = {f"packaging/{path.name}" for path in (root / "packaging").iterdir() if path.suffix in kinds}
+    scripts = {script for script in LOCKS.values() if script}
+    found += [f"{name}: nothing uses it" for name in sorted(there - {*LOCKS, *EXPORTS, *scripts, ACCEPTED})]
+    for name in () if found else EXPORTS:
+        if (root / name).read_text(encoding="utf-8") != export(uv, root, name):
+            found.append(f"{name}: is not what uv.lock says: run make lock")
     return found
 
 
 def locked(root: Path) -> set[tuple[str, str]]:
-    """Every (name, version) that this checkout may install to build, test or audit, names in their normal form.
+    """Every (name, version) that this checkout may install to build, test or audit.
 
-    The release before this one is not among them: it is run as what it was, to read its store.
+    What the scripts in packaging/ lock is not among them: those are run as what they were, to compare with.
     """
     lock = tomllib.loads((root / "uv.lock").read_text(encoding="utf-8"))
-    pairs = {(package["name"], package["version"]) for package in lock["package"] if package["name"] != sbom.PROJECT}
-    for name in ("bootstrap", "build"):
-        text = (root / FOLDER / f"{name}.txt").read_text(encoding="utf-8")
-        pairs |= {(normal(package), version) for package, version, _ in requirements(text)}
-    return pairs
+    return {(package["name"], package["version"]) for package in lock["package"] if package["name"] != sbom.PROJECT}
 
 
-def normal(name: str) -> str:
-    """A project's name as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def main() -> int:
+    """Write the exports with the uv that is named."""
+    for name in EXPORTS:
+        Path(name).write_text(export(sys.argv[1], Path(), name), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
