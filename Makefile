@@ -62,30 +62,26 @@ mutants: venv ## put one fault at a time into a copy of the product; a test must
 		--python $(PYTHON)
 	@.venvs/mutants/bin/python -m tests.mutants $(ARGS)
 
-lock: venv ## lay uv.lock anew after a change of pyproject.toml (UPGRADE=1: newest versions)
+lock: venv ## update the locks after a change of pyproject.toml, and the files exported from them (UPGRADE=1: newest)
 	$(UV) lock $(if $(UPGRADE),--upgrade)
-	$(UV) pip compile --quiet --generate-hashes --no-annotate --no-header \
-		packaging/bootstrap.in $(if $(UPGRADE),--upgrade) --output-file packaging/bootstrap.txt
-	$(UV) pip compile --quiet --generate-hashes --no-annotate --no-header \
-		packaging/build.in --output-file packaging/build.txt
-	$(UV) pip compile --quiet --generate-hashes --no-annotate --no-header --universal --python-version 3.11 \
-		packaging/previous.in $(if $(UPGRADE),--upgrade) --output-file packaging/previous.txt
+	for script in packaging/*.py; do $(UV) lock --script "$$script" $(if $(UPGRADE),--upgrade) || exit 1; done
+	$(BIN)/python -m tools.lock $(UV)
 
 build: venv ## the sdist, the wheel, their SBOMs and SHA256SUMS, byte for byte reproducible, into dist/
 	@$(BIN)/python -m tools.build dist
 
-audit: venv ## check workflows, lock, licences, tree and release, a line each (STRICT=1: nothing may be skipped)
+audit: venv ## check workflows, locks, licences, tree and release, a line each (STRICT=1: nothing may be skipped)
 	@UV_PROJECT_ENVIRONMENT=.venvs/audit $(UV) sync --frozen --quiet --all-groups --all-extras --python $(PYTHON)
-	@.venvs/audit/bin/python -m tools.audit --uv $(UV) $(if $(STRICT),--strict)
+	@.venvs/audit/bin/python -m tools.audit --uv $(UV) $(if $(OSV),--osv $(OSV)) $(if $(STRICT),--strict)
 
-reproduce: venv ## build the last commit in many ways and print the hashes, which must be equal (COMMIT=...)
-	@$(BIN)/python -m tools.reproduce --uv $(UV) $(COMMIT)
+reproduce: venv ## build the last commit in many ways, which must give the same bytes (COMMIT=..., STRICT=1: all of them)
+	@$(BIN)/python -m tools.reproduce --uv $(UV) $(if $(STRICT),--strict) $(COMMIT)
 
-verify-release: venv ## check a published file, then build it again from its tag (FILE=... SUMS=SHA256SUMS REF=v0.3.0)
+verify-release: venv ## check who vouches for a published file, then build it again (FILE=... SUMS=SHA256SUMS REF=v0.3.0)
 	@test -n '$(FILE)' || { echo 'name the file: make verify-release FILE=waitbus-0.3.0-py3-none-any.whl' >&2; exit 2; }
 	@$(BIN)/waitbus verify-release '$(FILE)' $(if $(SUMS),--sums '$(SUMS)') $(FLAGS); looked=$$?; \
 		PYTHON='$(PYTHON)' packaging/rebuild.sh $(if $(REF),--ref '$(REF)') '$(FILE)'; rebuilt=$$?; \
-		test $$looked -eq 0 && test $$rebuilt -eq 0
+		case " $$looked $$rebuilt " in *' 76 '*) exit 76 ;; *' 0 '*) exit 0 ;; esac; exit $$rebuilt
 
 venv: $(STAMP)
 
@@ -111,8 +107,8 @@ $(STAMP): $(UV) uv.lock pyproject.toml src/waitbus/__init__.py
 	@$(UV) sync --frozen --quiet --python $(PYTHON)
 	@touch $@
 
-$(PREVIOUS): $(UV) packaging/previous.txt
+$(PREVIOUS): $(UV) packaging/previous.py.lock
 	@echo 'Setting up: waitbus 0.2.0 in an environment of its own ...' >&2
 	@$(UV) venv --quiet --clear --python $(PYTHON) .venvs/0.2.0
-	@$(UV) pip sync --quiet --require-hashes --no-build --python .venvs/0.2.0/bin/python packaging/previous.txt
+	@VIRTUAL_ENV=.venvs/0.2.0 $(UV) sync --frozen --quiet --no-build --script packaging/previous.py --active
 	@touch $@

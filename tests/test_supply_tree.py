@@ -1,9 +1,7 @@
-"""The repository holds text that a reader sees as it is, and no secret; each rule turns red when broken."""
+"""The repository holds text that a reader sees as it is; each rule turns red when broken."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -12,12 +10,11 @@ import pytest
 from tools import tree
 
 ROOT = Path(__file__).resolve().parent.parent
-RANDOM = base64.b64encode(hashlib.sha512(b"waitbus").digest()).decode()  # looks like chance, and is not
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git: only what is tracked counts")
 def test_this_tree_is_clean() -> None:
-    assert tree.faults(ROOT) == {"shape": [], "deception": [], "secret": []}
+    assert tree.faults(ROOT) == {"shape": [], "deception": []}
     assert len(tree.tracked(ROOT)) > 50
 
 
@@ -57,44 +54,5 @@ def test_text_that_is_not_what_it_looks_like_is_red(text: str) -> None:
     assert list(tree.deception_faults("notes.md", text))
 
 
-def test_a_name_in_another_alphabet_is_red_in_code_only() -> None:
-    text = "\u0430\u0431 = 1  # \u2265 1 \u00b5s, na\u00efve\n"
-    assert list(tree.deception_faults("x.py", text))
-    assert list(tree.deception_faults("x.md", text)) == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
-        "-----BEGIN " + "PRIVATE KEY-----",
-        "token: ghp_" + "a1B2" * 9,
-        "AKIA" + "ABCDEFGH12345678",
-        "pypi-" + "AgEIcHlwaS5vcmc" * 5,
-        "https://user:" + "hunter22" + "@example.org/",
-        "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0NTYifQ" + ".c2lnbmF0dXJlLW9mLWl0",
-        f'key = "{RANDOM}"',
-        f"export KEY={RANDOM}",
-        'password = "' + "x7Kq9!vR2m_Zt4" + '"',
-    ],
-)
-def test_what_looks_like_a_secret_is_red_and_not_repeated(text: str) -> None:
-    faults = list(tree.secret_faults("settings.py", f"a = 1\n{text}\n"))
-    assert faults
-    assert all(fault.startswith("settings.py:2: ") and RANDOM not in fault for fault in faults)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"uses: actions/checkout@{hashlib.sha1(b'').hexdigest()} # v7",
-        f'hash = "sha256:{hashlib.sha256(b"").hexdigest()}"',
-        "def test_a_build_is_the_same_bytes_whatever_the_umask_and_the_file_times() -> None:",
-        'token = "WAITBUS_STATE_DIR"',
-        'password = "correct-horse-battery-staple"',
-        "https://example.org:8443/path@2x",
-        'monkeypatch.setenv("SECRET", "0123456789abcdef0123456789abcdef01234567")',
-    ],
-)
-def test_public_text_is_no_secret(text: str) -> None:
-    assert list(tree.secret_faults("notes.md", text)) == []
+def test_words_of_one_alphabet_and_plain_signs_are_well() -> None:
+    assert list(tree.deception_faults("x.md", "\u0430\u0431 = 1  # \u2265 1 \u00b5s, na\u00efve\n")) == []

