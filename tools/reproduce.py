@@ -1,7 +1,7 @@
 """Build one commit again and again, each time with something about the builder changed: the bytes must not care.
 
 Each cell of the matrix differs from the first in what its name says, and always in the folder and in the times of the
-files. A cell that cannot be had here is named with the reason, never counted.
+files. Each is printed: the same bytes, others, or not run and why; with --strict the last counts as a failure, too.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.pythons import SUPPORTED, ask, candidates, find
+from tools.pythons import SUPPORTED, find
 
 OTHER_USER = 65534  # nobody, on every system that has one
+SAME, DIFFERS, NOT_RUN = "same", "DIFFERS", "not run"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One way to build: the interpreter and what surrounds it."""
+    """One way to build: the interpreter and what surrounds it; or, with `absent`, why it cannot be had here."""
 
     name: str
     python: str = sys.executable
@@ -34,20 +35,45 @@ class Cell:
     user: int | None = None
     environ: dict[str, str] = field(default_factory=dict)
     start: str = "archive"  # or "clone", where git tells the time, or "sdist", which carries it
+    absent: str = ""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a cell made: the wheel's and the sdist's digest and where they lie."""
+    """What a cell made: the folder, and in words the digests of wheel and sdist."""
 
-    cell: Cell
-    wheel: str
-    sdist: str
     folder: Path
+    digests: str
 
 
 class CannotBuildError(Exception):
     """A build that failed, with what it said."""
+
+
+FIRST = Cell("this user, umask 022, UTC", environ={"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "0"})
+
+
+def matrix(uv: str | None = None) -> Iterator[Cell]:
+    """All the cells, the first one to compare with."""
+    yield FIRST
+    yield Cell("umask 077", umask=0o077)
+    yield Cell("time zone 14 hours ahead", environ={"TZ": "Pacific/Kiritimati", "LC_ALL": "C.UTF-8"})
+    yield Cell("time zone 11 hours behind", environ={"TZ": "XXX+11", "PYTHONHASHSEED": "4711"})
+    yield Cell("a git clone, no time given", start="clone")
+    yield Cell("from the sdist, no time given", start="sdist")
+    yield Cell("from the sdist, umask 077", start="sdist", umask=0o077)
+    for minor in SUPPORTED:
+        if minor != f"{sys.version_info.major}.{sys.version_info.minor}":
+            found = find(minor, uv)
+            yield Cell(f"Python {minor}", found.path) if found else Cell(f"Python {minor}", absent="not found here")
+    # One in somebody's home is not for others to run.
+    python = next((found for minor in SUPPORTED if (found := find(minor, user=OTHER_USER))), None)
+    if os.geteuid() != 0:
+        absent = "only root can become one"
+    else:
+        absent = "" if python else "no interpreter here can be run by one"
+    path = python.path if python else ""
+    yield Cell("another user, umask 027", path, umask=0o027, user=OTHER_USER, absent=absent)
 
 
 class Bench:
@@ -69,19 +95,18 @@ class Bench:
 
     def source(self, cell: Cell, first: Built | None, home: Path) -> Path:
         """The tree that a cell builds, laid as its umask and its clock would lay it."""
+        tree = home / cell.name  # of another length each time, with spaces
         if cell.start == "clone":
-            tree = home / "clone"
             _git(self.repository, "clone", "--quiet", "--no-hardlinks", "--no-checkout", ".", str(tree))
             _git(tree, "checkout", "--quiet", "--detach", self.commit)
             return tree
-        tree = home / cell.name  # of another length each time, with spaces
         tree.mkdir()
         packed = self.archive
+        options = ["-m", "--no-same-permissions", "--no-same-owner", "--directory", str(tree)]
         if cell.start == "sdist":
             assert first is not None
             (packed,) = first.folder.glob("*.tar.gz")
-        options = ["-m", "--no-same-permissions", "--no-same-owner", "--directory", str(tree)]
-        options += ["--strip-components=1"] if cell.start == "sdist" else []
+            options.append("--strip-components=1")
         subprocess.run(["tar", "--extract", f"--file={packed}", *options], check=True, umask=cell.umask)
         return tree
 
@@ -96,10 +121,10 @@ class Bench:
         if cell.start == "archive":
             environ["SOURCE_DATE_EPOCH"] = str(self.epoch)
         if cell.user is not None:
-            _give(home, cell.user)
-        command = [cell.python, "-m", "tools.build", str(out)]
+            for path in [home, *home.rglob("*")]:
+                os.chown(path, cell.user, cell.user)
         done = subprocess.run(
-            command,
+            [cell.python, "-m", "tools.build", str(out)],
             check=False,
             cwd=tree,
             env=environ,
@@ -114,7 +139,7 @@ class Bench:
         if done.returncode:
             raise CannotBuildError(f"{cell.name}: {done.stderr.strip() or done.stdout.strip()}")
         (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
-        return Built(cell, _digest(wheel), _digest(sdist), out)
+        return Built(out, f"wheel {_digest(wheel)}  sdist {_digest(sdist)}")
 
 
 def _digest(path: Path) -> str:
@@ -125,97 +150,26 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout
 
 
-def _give(home: Path, user: int) -> None:
-    """Make a tree another user's, and let that user reach it."""
-    for path in [home, *home.rglob("*")]:
-        os.chown(path, user, user)
-
-
-def _for_other_user() -> str | None:
-    """An interpreter that another user can run, too: one in somebody's home is not."""
-    for minor in SUPPORTED:
-        for path in candidates(minor, None):
-            try:
-                done = subprocess.run(
-                    [path, "-I", "-c", "import sys; print(sys.executable)"],
-                    user=OTHER_USER,
-                    group=OTHER_USER,
-                    extra_groups=[],
-                    cwd="/",
-                    env={"PATH": os.environ["PATH"]},
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-            except (OSError, subprocess.SubprocessError):
-                continue
-            if (found := ask(done.stdout.strip())) and found.minor == minor:
-                return found.path
-    return None
-
-
-def matrix(uv: str | None = None) -> tuple[list[Cell], list[str]]:
-    """The cells that can be had here, the first one to compare with, and what cannot be had and why."""
-    cells = [
-        Cell("this user, umask 022, UTC", environ={"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "0"}),
-        Cell("umask 077", umask=0o077),
-        Cell("time zone 14 hours ahead", environ={"TZ": "Pacific/Kiritimati", "LC_ALL": "C.UTF-8"}),
-        Cell("time zone 11 hours behind", environ={"TZ": "XXX+11", "PYTHONHASHSEED": "4711"}),
-        Cell("a git clone, no time given", start="clone"),
-        Cell("from the sdist, no time given", start="sdist"),
-        Cell("from the sdist, umask 077", start="sdist", umask=0o077),
-    ]
-    absent = []
-    this = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for minor in SUPPORTED:
-        if minor == this:
-            continue
-        if found := find(minor, uv):
-            cells.append(Cell(f"Python {found.version}", python=found.path))
-        else:
-            absent.append(f"Python {minor}: not found here")
-    if os.geteuid() != 0:
-        absent.append("another user: only root can become one")
-    elif python := _for_other_user():
-        cells.append(Cell("another user, umask 027", python=python, umask=0o027, user=OTHER_USER))
-    else:
-        absent.append("another user: no interpreter here can be run by one")
-    return cells, absent
-
-
 def difference(one: Path, two: Path) -> str:
-    """What differs between two archives: diffoscope's words when it is there, else the first files that do."""
-    if tool := shutil.which("diffoscope"):
-        done = subprocess.run([tool, "--text=-", str(one), str(two)], check=False, capture_output=True, text=True)
-        return done.stdout.strip()
-    if one.suffix != ".whl":
-        return "the bytes differ; diffoscope (Debian: diffoscope-minimal) would show where"
-    members = []
-    for path in (one, two):
-        with zipfile.ZipFile(path) as archive:
-            members.append(
-                {entry.filename: (entry.CRC, entry.date_time, entry.external_attr) for entry in archive.infolist()}
-            )
-    names = sorted(name for name in {*members[0], *members[1]} if members[0].get(name) != members[1].get(name))
-    return "these differ: " + ", ".join(names[:10]) if names else "the same files, compressed by another zlib"
+    """What differs between two folders, in diffoscope's words."""
+    if (tool := shutil.which("diffoscope")) is None:
+        return "diffoscope (Debian: diffoscope-minimal) would show where"
+    return subprocess.run([tool, "--text=-", str(one), str(two)], check=False, capture_output=True, text=True).stdout
 
 
-def run(bench: Bench, cells: list[Cell], say: Callable[[str], None]) -> bool:
-    """Build every cell and say each one's digests; whether all are the first one's."""
+def run(bench: Bench, cells: Iterator[Cell], say: Callable[[str], None]) -> Counter[str]:
+    """Build every cell and say how each ended; how often each end was met."""
     first: Built | None = None
-    equal = True
+    ends: Counter[str] = Counter()
     for cell in cells:
-        built = bench.build(cell, first)
+        built = None if cell.absent else bench.build(cell, first)
         first = first or built
-        same = (built.wheel, built.sdist) == (first.wheel, first.sdist)
-        say(f"{'equal ' if same else 'DIFFER'}  wheel {built.wheel}  sdist {built.sdist}  {cell.name}")
-        if not same:
-            equal = False
-            for pattern in ("*.whl", "*.tar.gz"):
-                (one,), (two,) = first.folder.glob(pattern), built.folder.glob(pattern)
-                if _digest(one) != _digest(two):
-                    say(difference(one, two))
-    return equal
+        end = NOT_RUN if built is None else SAME if first and built.digests == first.digests else DIFFERS
+        ends[end] += 1
+        say(f"{end:<8} {cell.name:<30} {built.digests if built else cell.absent}")
+        if first and built and end == DIFFERS:
+            say(difference(first.folder, built.folder))
+    return ends
 
 
 def main() -> int:
@@ -223,22 +177,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("commit", nargs="?", default="HEAD")
     parser.add_argument("--uv", help="the uv whose interpreters are looked at, too")
+    parser.add_argument("--strict", action="store_true", help="every cell must run")
     options = parser.parse_args()
     os.umask(0o022)  # another user must be able to read what is laid for all
-    cells, absent = matrix(options.uv)
     with tempfile.TemporaryDirectory(prefix="waitbus-reproduce-") as name:
         Path(name).chmod(0o755)
         try:
             bench = Bench(Path.cwd(), options.commit, Path(name))
             print(f"commit {bench.commit}, SOURCE_DATE_EPOCH={bench.epoch}", flush=True)
-            equal = run(bench, cells, lambda line: print(line, flush=True))
+            ends = run(bench, matrix(options.uv), lambda line: print(line, flush=True))
         except (CannotBuildError, subprocess.CalledProcessError) as error:
             print(f"cannot build: {error}", file=sys.stderr)
             return 1
-    for reason in absent:
-        print(f"absent  {reason}")
-    print(f"{len(cells)} builds, {'the same bytes every time' if equal else 'NOT the same bytes'}")
-    return 0 if equal else 1
+    print(f"{ends[SAME]} {SAME}, {ends[DIFFERS]} differ, {ends[NOT_RUN]} {NOT_RUN}")
+    return 1 if ends[DIFFERS] or (options.strict and ends[NOT_RUN]) else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 import uuid
 import zipfile
 from collections.abc import Iterable
@@ -22,6 +21,9 @@ HOME = "https://github.com/waitbus/waitbus"
 BACKEND = ("flit_core", "4.2.0")  # tests hold it to [build-system].requires
 
 Json = dict[str, Any]
+
+SUPPLIER = {"name": "waitbus contributors", "url": [HOME]}
+_VCS = [{"type": "vcs", "url": HOME}]
 
 
 def purl(name: str, version: str) -> str:
@@ -47,6 +49,8 @@ def _document(subject: Json, components: list[Json], needs: dict[str, list[str]]
         "metadata": {
             "timestamp": datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "lifecycles": [{"phase": "build"}],
+            "tools": {"components": [{"type": "application", "name": "tools/sbom.py", "externalReferences": _VCS}]},
+            "supplier": SUPPLIER,
             "component": subject,
         },
         "components": sorted(components, key=lambda component: str(component["bom-ref"])),
@@ -65,7 +69,8 @@ def _subject(version: str) -> Json:
         "name": PROJECT,
         "version": version,
         "licenses": [{"license": {"id": "MIT", "acknowledgement": "declared"}}],
-        "externalReferences": [{"type": "vcs", "url": HOME}],
+        "supplier": SUPPLIER,
+        "externalReferences": _VCS,
     }
 
 
@@ -183,16 +188,3 @@ def of_extra(extra: str, lock: Json, version: str, epoch: int) -> Json:
     needs = {purl(*key): meant(_needs(package, extras)) for key, (package, extras) in reached.items()}
     needs[subject["bom-ref"]] = meant(asked)
     return _document(subject, [_locked(package) for package, _ in reached.values()], needs, epoch)
-
-
-def write_beside(wheel: Path, lock: Path, epoch: int) -> list[Path]:
-    """Write the wheel's bill and the extra's beside the wheel; return the two paths."""
-    version = wheel.name.split("-")[1]
-    table = tomllib.loads(lock.read_text(encoding="utf-8"))
-    bills = {
-        f"{PROJECT}-{version}.cdx.json": of_wheel(wheel, epoch),
-        f"{PROJECT}-{version}-mcp.cdx.json": of_extra("mcp", table, version, epoch),
-    }
-    for name, document in bills.items():
-        (wheel.parent / name).write_bytes(render(document))
-    return [wheel.parent / name for name in bills]

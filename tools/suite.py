@@ -14,100 +14,53 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pythons import SUPPORTED, Python, find
 
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENTS = ROOT / ".venvs"
+Outcome = tuple[str, str, bool]  # the version, what is said of it, whether it failed
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One line of the summary."""
-
-    version: str
-    text: str
-    failed: bool = False
-
-
-def say(text: str) -> None:
-    """Print at once, so that lines stay in order with those of child processes."""
-    print(text, flush=True)
-
-
-def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, list[str]]:
-    """Run a command, pass its output through as it comes, and return its exit code and last lines."""
+def run(command: list[str], **env: str) -> tuple[int, str, list[str]]:
+    """Run a command, pass its output through as it comes; its exit code, its closing line without a frame, and all."""
     tail = b""
-    with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    ) as child:
+    environ = {**os.environ, **env}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         while chunk := os.read(child.stdout.fileno(), 65536):
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             tail = (tail + chunk)[-4096:]
-    return child.returncode, tail.decode(errors="replace").strip().splitlines()
+    lines = tail.decode(errors="replace").strip().splitlines()
+    return child.returncode, lines[-1].strip("= ") if lines else f"exit code {child.returncode}", lines
 
 
-def closing_line(code: int, lines: list[str]) -> str:
-    """What pytest says at the end, without its frame."""
-    return lines[-1].strip("= ") if lines else f"exit code {code}"
-
-
-def pytest_arguments(workers: int, chosen: list[str]) -> list[str]:
-    """The arguments that every run of the suite shares."""
-    return ["-m", "pytest", "-q", f"--numprocesses={workers}", "--dist=worksteal", *chosen]
-
-
-def run_with_coverage(workers: int) -> Outcome:
+def with_coverage(pytest: list[str]) -> tuple[str, bool]:
     """The suite on this interpreter, subprocesses measured too, and the floor."""
-    version = platform.python_version()
-    say(f"\n== Python {version}, with coverage")
     coverage = [sys.executable, "-m", "coverage"]
     with tempfile.TemporaryDirectory(prefix="waitbus-coverage-") as folder:
         # A folder of its own: two runs in one checkout must not eat each other's data.
         env = {"COVERAGE_FILE": str(Path(folder) / ".coverage")}
-        code, lines = run([*coverage, "run", *pytest_arguments(workers, [])], env)
-        closing = closing_line(code, lines)
+        code, closing, _ = run([*coverage, "run", *pytest], **env)
         if code:
-            return Outcome(version, closing, failed=True)
-        code, _ = run([*coverage, "combine", "--quiet"], env)
-        if code:
-            return Outcome(version, f"{closing}; coverage could not be combined", failed=True)
+            return closing, True
+        if run([*coverage, "combine", "--quiet"], **env)[0]:
+            return f"{closing}; coverage could not be combined", True
         shutil.copy(env["COVERAGE_FILE"], ROOT / ".coverage")
-        code, lines = run([*coverage, "report"], env)
+        code, _, lines = run([*coverage, "report"], **env)
     total = next((line.split()[-1] for line in lines if line.startswith("TOTAL")), "unknown")
-    return Outcome(version, f"{closing}; coverage {total}{', under the floor' if code else ''}", failed=code != 0)
+    return f"{closing}; coverage {total}{', under the floor' if code else ''}", code != 0
 
 
-def run_plain(python: str, version: str, workers: int, chosen: list[str]) -> Outcome:
-    """The suite on one interpreter, without coverage."""
-    say(f"\n== Python {version}")
-    code, lines = run([python, *pytest_arguments(workers, chosen)])
-    return Outcome(version, closing_line(code, lines), failed=code != 0)
-
-
-def run_elsewhere(python: Python, uv: str, workers: int, chosen: list[str]) -> Outcome:
+def elsewhere(python: Python, uv: str, pytest: list[str]) -> tuple[str, bool]:
     """Lay the other interpreter's environment as the lock says, then run the suite in it."""
-    home = ENVIRONMENTS / python.minor
+    home = ROOT / ".venvs" / python.minor
     sync = [uv, "sync", "--frozen", "--quiet", "--no-default-groups", "--group=test", "--python", python.path]
-    code, _ = run(sync, {"UV_PROJECT_ENVIRONMENT": str(home), "UV_PYTHON_DOWNLOADS": "never"})
-    if code:
-        return Outcome(python.version, f"its environment could not be made from {python.path}", failed=True)
-    return run_plain(str(home / "bin" / "python"), python.version, workers, chosen)
-
-
-def summarise(outcomes: list[Outcome], seconds: float) -> int:
-    """Print one line for each Python and return the exit code."""
-    say("\n== Summary")
-    for outcome in outcomes:
-        say(f"  {outcome.version:<8} {'FAILED: ' if outcome.failed else ''}{outcome.text}")
-    failed = [outcome.version for outcome in outcomes if outcome.failed]
-    verdict = "Failed on " + ", ".join(failed) if failed else "All passed"
-    say(f"  {verdict}, after {seconds:.0f} s.")
-    return 1 if failed else 0
+    if run(sync, UV_PROJECT_ENVIRONMENT=str(home), UV_PYTHON_DOWNLOADS="never")[0]:
+        return f"its environment could not be made from {python.path}", True
+    code, closing, _ = run([str(home / "bin" / "python"), *pytest])
+    return closing, code != 0
 
 
 def main() -> int:
@@ -117,21 +70,30 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("chosen", nargs="*", help="passed on to pytest; coverage is then left out")
     arguments = parser.parse_args()
-
+    pytest = ["-m", "pytest", "-q", f"--numprocesses={arguments.workers}", "--dist=worksteal", *arguments.chosen]
     start = time.monotonic()
-    this = ".".join(platform.python_version_tuple()[:2])
+    this = platform.python_version()
+    print(f"\n== Python {this}{'' if arguments.chosen else ', with coverage'}", flush=True)
     if arguments.chosen:
-        outcomes = [run_plain(sys.executable, platform.python_version(), arguments.workers, arguments.chosen)]
+        code, closing, _ = run([sys.executable, *pytest])
+        outcomes: list[Outcome] = [(this, closing, code != 0)]
     else:
-        outcomes = [run_with_coverage(arguments.workers)]
+        outcomes = [(this, *with_coverage(pytest))]
     for minor in SUPPORTED:
-        if minor == this:
+        if this.startswith(f"{minor}."):
             continue
         if python := find(minor, arguments.uv):
-            outcomes.append(run_elsewhere(python, arguments.uv, arguments.workers, arguments.chosen))
+            print(f"\n== Python {python.version}", flush=True)
+            outcomes.append((python.version, *elsewhere(python, arguments.uv, pytest)))
         else:
-            outcomes.append(Outcome(minor, "not found here, so not tested"))
-    return summarise(outcomes, time.monotonic() - start)
+            outcomes.append((minor, "not found here, so not tested", False))
+    print("\n== Summary")
+    for version, text, failed in outcomes:
+        print(f"  {version:<8} {'FAILED: ' if failed else ''}{text}")
+    broken = [version for version, _, failed in outcomes if failed]
+    verdict = "Failed on " + ", ".join(broken) if broken else "All passed"
+    print(f"  {verdict}, after {time.monotonic() - start:.0f} s.")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
