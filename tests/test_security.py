@@ -50,11 +50,11 @@ def test_every_file_and_target_that_is_named_exists(page: str) -> None:
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
     targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"`make ([a-z-]+)", text)) <= set(targets)
-    # Names in square brackets, in quotes after `make audit`, are its lines.
+    # Names in quotes after `make audit` are its lines.
     audit = (ROOT / "tools" / "audit.py").read_text(encoding="utf-8")
     for line in re.findall(r"`make audit`[:,] (?:lines? )?((?:\"[^\"]+\"(?:, )?)+)", text):
         for name in re.findall(r"\"([^\"…]+)…?\"", line):
-            assert f'Check("{name}' in audit, name
+            assert f'"{name}' in audit, name
 
 
 @in_checkout
@@ -69,8 +69,35 @@ def test_every_command_of_ours_that_is_shown_is_understood() -> None:
 
 
 @in_checkout
-def test_the_identity_that_is_shown_is_the_one_that_is_asked_for() -> None:
-    assert text_of("SECURITY.md").count(signatures.identity("0.3.0")) == 2
+def test_the_commands_that_are_shown_are_those_that_verify_release_runs() -> None:
+    text = text_of("SECURITY.md").replace("FILE.sigstore.json", "BUNDLE")
+    for tool, bundle in (("gh", None), ("cosign", "BUNDLE"), ("pypi-attestations", None)):
+        assert f"`{shlex.join([tool, *signatures.arguments(tool, 'FILE', '0.3.0', bundle)])}`" in text, tool
+
+
+@in_checkout
+def test_a_first_installation_begins_with_verifying() -> None:
+    install = text_of("README.md").partition("## Install")[2].partition("\n## ")[0]
+    asks = shlex.split(
+        re.findall(r"^gh attestation verify (?:.*\\\n)*.*", install, re.MULTILINE)[0].replace("\\\n", "")
+    )
+    assert {"--repo", signatures.REPOSITORY, "--source-ref", "--signer-workflow"} <= set(asks)
+    assert f"{signatures.REPOSITORY}/{signatures.SIGNER}" in asks
+    assert (
+        install.index("gh attestation verify")
+        < install.index("uv tool install ./")
+        < install.index("uv tool install waitbus")
+    )
+
+
+@in_checkout
+def test_what_decides_a_release_is_approved_by_one_team() -> None:
+    lines = [line.split() for line in text_of(".github/CODEOWNERS").splitlines() if not line.startswith("#")]
+    owners = {path: who for path, *who in lines}
+    assert all(len(who) == 1 for who in owners.values())
+    assert all((ROOT / path.strip("/")).exists() for path in owners if path != "*")
+    deciding = {"/.ci/", "/.github/", "/Makefile", "/packaging/", "/pyproject.toml", "/tools/", "/uv.lock"}
+    assert {path for path, who in owners.items() if who == ["@waitbus/release"]} >= deciding
 
 
 def sockets_of(pid: int) -> set[str]:
