@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 from tests.conftest import PATIENCE, Cli, HubProcess, Peer
 from tests.test_hub_server import in_process_hub
 from tests.test_store_import import make_old
+from tests.test_store_replaced import Other
 from waitbus import wire
 from waitbus.client.emit import emit, emit_many
 from waitbus.event import HISTORY_METHODS, EventInsert
@@ -67,6 +69,49 @@ def test_a_live_subscriber_hears_on_when_the_log_alone_is_deleted(
     emit(event("last"))
     assert next_name(live) == "last"
     assert "its log" in hub.stderr or "the log of" in hub.stderr
+
+
+@pytest.mark.parametrize("endings", [("-wal", "-shm"), ("", "-wal", "-shm")])
+def test_upkeep_of_an_idle_hub_leaves_what_others_write_meanwhile(
+    settings: Settings, bus_dir: Path, endings: tuple[str, ...]
+) -> None:
+    """Nobody is connected, so that nothing looks whether the store was replaced."""
+    other = Other(settings, bus_dir)
+    for name in ("old", "young"):
+        other.write(name)
+
+    async def scenario(hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
+        remove(settings, *endings)
+        other.write("other")
+        ended = loop.create_future()
+
+        def look() -> None:
+            if hub.reader._prune_timer is None:
+                ended.set_result(None)
+            else:
+                loop.call_later(0.01, look)
+
+        hub.reader.maintain(loop)
+        look()
+        await ended
+        assert other.rows()[-1] == "other"
+
+    in_process_hub(settings, scenario)
+    assert other.rows()[-1] == "other"
+
+
+def test_upkeep_makes_no_store_where_one_was_removed(settings: Settings) -> None:
+    async def scenario(hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
+        remove(settings, "", "-wal", "-shm")
+        for _ in range(3):
+            hub.reader.maintain(loop)
+            await asyncio.sleep(0)
+        found.extend(os.listdir(settings.state_dir))
+
+    found: list[str] = []
+    in_process_hub(settings, scenario)
+    assert "hub.lock" in found
+    assert "waitbus.db" not in found
 
 
 def old_store(path: Path, ages_ns: list[int]) -> None:

@@ -77,7 +77,7 @@ class StoreReader:
         self.cursor = read.last_seq(self._connection)
         self._version = read.data_version(self._connection)
         self._pruner = prune.Pruner(prune.policy_of(settings))
-        self._pruned: sqlite3.Connection | None = None
+        self._pruned: Writer | None = None
         self._prune_timer: asyncio.TimerHandle | None = None
 
     def live_page(self, limit: int) -> Page:
@@ -191,7 +191,10 @@ class StoreReader:
 
     def maintain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start pruning in small steps, one at a time with a pause between; never twice at once."""
-        if self._settings.retention and self._prune_timer is None:
+        if not self._settings.retention or self._prune_timer is not None:
+            return
+        # A store that is gone is not made again for this, and one that lost its log not opened beside our connection.
+        if self._connection.place.stands() or (os.path.exists(self._settings.db_path) and self.follow()):
             self._prune_timer = loop.call_later(0, self._prune_step, loop)
 
     def stop(self) -> None:
@@ -210,7 +213,8 @@ class StoreReader:
             if self._pruned is None:
                 # Producers go first: while one writes, this one tries again later.
                 self._pruned = open_writer(self._settings, timeout=0)
-            more = self._pruner.step(self._pruned, now_ns=time.time_ns()).more
+            if self._pruned.place.stands():
+                more = self._pruner.step(self._pruned, now_ns=time.time_ns()).more
         except (sqlite3.Error, WaitbusError) as error:
             self.complain(error)
         if more:
