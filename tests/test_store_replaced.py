@@ -195,6 +195,36 @@ def test_locks_that_are_deleted_alone_leave_one_log(appender: Appender, other: O
     assert other.rows() == ["a", "b", "c", "d"]
 
 
+def test_two_producers_of_one_process_leave_a_deleted_log_together(
+    appender: Appender, other: Other, settings: Settings
+) -> None:
+    """SQLite keeps one index for both: it goes with the last connection to the file."""
+    second = Appender(settings)
+    second.append(event("a"))
+    appender.append(event("b"))
+    other.remove("-wal", "-shm")
+    assert appender.append(event("c")).inserted
+    assert second.append(event("d")).inserted
+    other.write("e")
+    assert other.rows() == ["a", "b", "c", "d", "e"]
+    second.close()
+    appender.close()
+    assert other.rows() == ["a", "b", "c", "d", "e"]
+
+
+def test_a_deleted_log_is_not_left_while_another_connection_of_the_process_has_it(
+    appender: Appender, other: Other, settings: Settings
+) -> None:
+    appender.append(event("a"))
+    conn = open_reader(settings)
+    other.remove("-wal", "-shm")
+    with pytest.raises(StoreError, match="this process still has it open"):
+        appender.append(event("b"))
+    conn.close()
+    assert appender.append(event("c")).inserted
+    assert "c" in other.rows()
+
+
 # In the middle of an append.
 
 

@@ -242,6 +242,15 @@ class Appender:
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.close()
+        # The old index goes with the last connection of this process that has it.
+        for other in [one for one in _appenders if one is not self and one._settings.db_path == self._settings.db_path]:
+            if other._lock.acquire(blocking=False):
+                try:
+                    if not other._depth and other._conn is not None:
+                        other._conn.close()
+                        other._conn = None
+                finally:
+                    other._lock.release()
 
     def _failure(self, error: sqlite3.Error | ValueError | OverflowError) -> Exception:
         if isinstance(error, sqlite3.Error):

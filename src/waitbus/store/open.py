@@ -34,6 +34,9 @@ _TRIES = 5  # a file that is replaced while it is opened is opened again
 _SYNCHRONOUS = {"process": "NORMAL", "power-loss": "FULL"}
 
 
+# Of every connection of this process that is open. SQLite keeps one index for all that have the same file open.
+_open: list[Place] = []
+
 # Bound here: a test that turns its program's `sqlite3.connect` to memory must not turn an event there, too.
 _connect_to = sqlite3.connect
 
@@ -43,6 +46,11 @@ class Connection(sqlite3.Connection):
 
     place: Place
     is_frozen = False
+
+    def close(self) -> None:
+        super().close()
+        if self.place in _open:
+            _open.remove(self.place)
 
 
 class Writer(Connection):
@@ -178,6 +186,12 @@ def _give_up(conn: Connection, error: BaseException) -> Never:
 
 def _connect(kind: type[Opened], path: str, mode: str, timeout: float) -> Opened:
     place = Place(path)
+    for other in _open:
+        if other.has_same_database(place) and not other.stands():
+            raise StoreError(
+                f"the log of {path} was taken away, and this process still has it open: close what it has open there, "
+                "or start it again"
+            )
     try:
         conn = _connect_to(
             address_of(path, mode),
@@ -190,6 +204,7 @@ def _connect(kind: type[Opened], path: str, mode: str, timeout: float) -> Opened
     except sqlite3.Error as error:
         raise explain(error, path) from error
     conn.place = place
+    _open.append(place)
     return conn
 
 

@@ -84,6 +84,10 @@ class Place:
         """The log is not this store's: nothing of it must get into the file when the connection is closed."""
         self._is_log_ours = False
 
+    def has_same_database(self, other: Place) -> bool:
+        """Whether a connection about to be opened at `other` gets the file that ours has open."""
+        return self._files[0] is not None and self._files[0] == other._before
+
     def has_database(self) -> bool:
         """Whether the file itself is still ours, whatever became of its log."""
         return _file(self.path) == self._files[0]
