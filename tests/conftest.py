@@ -229,6 +229,7 @@ class Cli:
             capture_output=True,
             text=True,
             timeout=PATIENCE,
+            start_new_session=True,  # whatever terminal the suite is run in
             env={**os.environ, **environ},
         )
 
@@ -241,6 +242,7 @@ class Cli:
             stderr=subprocess.PIPE,
             text=True,
             pass_fds=pass_fds,
+            start_new_session=True,
             env={**os.environ, **environ},
         )
         self.children.append(child)

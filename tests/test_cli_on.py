@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import select
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -19,9 +21,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE, Cli, HubProcess
 from waitbus.cli import reaction
-from waitbus.cli.reaction import event_environ
+from waitbus.cli.reaction import event_variables, without_event
 from waitbus.client.emit import emit
 from waitbus.event import Event, EventInsert
+from waitbus.host.job import GRACE_SEC
 from waitbus.settings import Settings
 
 PYTHON = (sys.executable, "-c")
@@ -149,28 +152,30 @@ class TestUsage:
 class TestEnviron:
     def test_fields_of_the_vocabulary_have_names_of_their_own(self) -> None:
         frame = Event("E" * 26, "t", "o", "r", 7, "d", "sum", {"source": "s", "conclusion": None, "pid": 3}).as_frame()
-        made = event_environ(frame, {"PATH": "/bin"})
-        assert made == {
-            "PATH": "/bin",
-            "WAITBUS_EVENT_ID": "E" * 26,
-            "WAITBUS_EVENT_TYPE": "t",
-            "WAITBUS_OWNER": "o",
-            "WAITBUS_REPO": "r",
-            "WAITBUS_RECEIVED_AT": "7",
-            "WAITBUS_DELIVERY_ID": "d",
-            "WAITBUS_SUMMARY": "sum",
-            "WAITBUS_SOURCE": "s",
-            "WAITBUS_PID": "3",
-        }
+        assert event_variables(frame) == (
+            {
+                b"WAITBUS_EVENT_ID": b"E" * 26,
+                b"WAITBUS_EVENT_TYPE": b"t",
+                b"WAITBUS_OWNER": b"o",
+                b"WAITBUS_REPO": b"r",
+                b"WAITBUS_RECEIVED_AT": b"7",
+                b"WAITBUS_DELIVERY_ID": b"d",
+                b"WAITBUS_SUMMARY": b"sum",
+                b"WAITBUS_SOURCE": b"s",
+                b"WAITBUS_PID": b"3",
+            },
+            [],
+        )
 
     def test_what_an_outer_event_left_is_taken_out(self) -> None:
-        frame = Event("E" * 26, "t", "o", "r", 7, "d", "", {}).as_frame()
-        outer = {"WAITBUS_CONCLUSION": "failure", "WAITBUS_FIELD_X": "1", "WAITBUS_EVENT_FILE": "/x"}
-        made = event_environ(frame, {**outer, "WAITBUS_DB": "/mine"})
-        assert not outer.keys() & made.keys()
-        assert made["WAITBUS_DB"] == "/mine"
+        outer = {b"WAITBUS_CONCLUSION": b"failure", b"WAITBUS_FIELD_X": b"1", b"WAITBUS_EVENT_FILE": b"/x"}
+        assert without_event({**outer, b"WAITBUS_DB": b"/mine"}) == {b"WAITBUS_DB": b"/mine"}
 
-    names = st.text(max_size=12) | st.sampled_from(["db", "state_dir", "autostart", "event_file", "PATH", "a=b"])
+    names = (
+        st.text(max_size=12)
+        | st.just("n" * 140_000)
+        | st.sampled_from(["db", "state_dir", "autostart", "event_file", "PATH", "a=b"])
+    )
     values = st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.just("x" * 40_000),
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
@@ -180,18 +185,110 @@ class TestEnviron:
     @given(st.dictionaries(names, values, max_size=6))
     def test_no_event_sets_what_waitbus_or_anyone_else_reads(self, fields: dict[str, Any]) -> None:
         frame = Event("E" * 26, "t", "o", "r", 7, "d", "", fields).as_frame()
-        before = {"PATH": "/bin", "WAITBUS_DB": "/mine", "WAITBUS_STATE_DIR": "/mine", "WAITBUS_AUTOSTART": "0"}
-        made = event_environ(frame, before)
-        assert before.items() <= made.items()
+        made, left_out = event_variables(frame)
+        own = {f"WAITBUS_{name.upper()}".encode() for name in reaction._OWN_NAMES}
         for name, value in made.items():
-            assert name in before or name.startswith("WAITBUS_")
+            assert name in own or name.startswith(b"WAITBUS_FIELD_")
             assert name.isascii()
-            assert "=" not in name
-            os.fsencode(value).decode()
-            assert "\0" not in value
-            assert len(os.fsencode(value)) <= 32 * 1024
-        new = {name for name in made if name not in before and not name.startswith("WAITBUS_FIELD_")}
-        assert new <= {f"WAITBUS_{name.upper()}" for name in reaction._OWN_NAMES}
+            assert b"=" not in name
+            value.decode()
+            assert b"\0" not in value
+            assert len(name) + len(value) <= 32 * 1024
+        wanted = sum(value is not None for value in frame["fields"].values()) + 7
+        assert len(made) + len(left_out) <= wanted
+
+    def test_all_of_it_is_bounded_and_what_comes_first_has_the_room(self) -> None:
+        fields = {f"n{number}": "x" * 1000 for number in range(1000)} | {"conclusion": "failure", "small": 1}
+        frame = Event("E" * 26, "t", "o", "r", 7, "d", "sum", fields).as_frame()
+        made, left_out = event_variables(frame)
+        assert sum(len(name) + len(value) for name, value in made.items()) < 100_000
+        assert made[b"WAITBUS_CONCLUSION"] == b"failure"
+        assert made[b"WAITBUS_SUMMARY"] == b"sum"
+        assert b"WAITBUS_FIELD_N0" in made
+        assert b"WAITBUS_FIELD_SMALL" in made  # what is small fits in after what did not
+        assert left_out[-1] == "WAITBUS_FIELD_N999"
+
+
+POISON: dict[str, dict[str, Any]] = {
+    "a long name": {"n" * 1000: 1},
+    "many names": {f"field_{number}": number for number in range(12_000)},
+    "a long value": {"x": "v" * 140_000},
+    "many values": {f"field_{number}": "v" * 20_000 for number in range(12)},
+    "bytes that end a text": {"x": "a\0b", "a\0b": "c"},
+    "an equals sign": {"a=b": 1, "": 2, "PATH": "/nowhere"},
+    "a deep one": {"x": json.loads("[" * 60 + "]" * 60)},
+}
+
+
+class TestNoEventEndsIt:
+    @pytest.mark.parametrize("mode", ["--loop", "--restart"])
+    @pytest.mark.parametrize("kind", POISON)
+    def test_the_command_is_run_for_it_and_for_the_next_one(
+        self, kind: str, mode: str, hub: HubProcess, cli: Cli, settings: Settings
+    ) -> None:
+        script = "import json, os; print(len(json.load(open(os.environ['WAITBUS_EVENT_FILE']))['fields']), flush=True)"
+        child = cli.spawn("on", mode, "--since", "start", "--", *PYTHON, script)
+        line = Line(child)
+        for _ in range(2):
+            tell(fields=POISON[kind])
+            assert line() == str(8 + len(POISON[kind]))
+        child.terminate()
+        said = child.communicate(timeout=PATIENCE)[1].splitlines()
+        assert child.returncode == 143
+        # What is missing in the environment is said, once.
+        large = kind in ("a long name", "many names", "a long value", "many values")
+        assert len([line for line in said if "in $WAITBUS_EVENT_FILE only" in line]) == large
+        assert all(len(line) < 400 for line in said)
+        assert leftovers(settings) == []
+
+    def test_one_that_a_foreign_program_wrote_past_every_bound(
+        self, hub: HubProcess, cli: Cli, settings: Settings
+    ) -> None:
+        child = cli.spawn("on", "--loop", "--since", "start", "--", "sh", "-c", "echo $WAITBUS_SUMMARY")
+        line = Line(child)
+        tell(summary="first")
+        assert line() == "first"
+        row = {
+            "delivery_id": "d", "source": "s", "event_type": "t", "owner": "o", "repo": "r", "received_at": 1,
+            "ingest_method": "m", "payload_json": "{}", "summary": "poison",
+            "fields_json": json.dumps({"n" * 140_000: 1}),
+        }  # fmt: skip
+        with contextlib.closing(sqlite3.connect(settings.db_path, isolation_level=None)) as store:
+            places = ", ".join("?" * len(row))
+            store.execute(f"INSERT INTO events ({', '.join(row)}) VALUES ({places})", [*row.values()])
+        assert line() == "poison"
+        tell(summary="next")
+        assert line() == "next"
+
+    def test_where_the_system_takes_less_the_file_alone_is_there(self, hub: HubProcess, cli: Cli) -> None:
+        tell(fields={f"field_{number}": "v" * 7000 for number in range(12)})
+        script = 'import os; print([name for name in os.environ if name.startswith("WAITBUS_E")])'
+        # A small stack leaves 128 KiB for words and environment, of which the words take half.
+        command = [*PYTHON, script, "x" * 60_000]
+        done = subprocess.run(
+            ["sh", "-c", 'ulimit -s 512; exec "$0" -m waitbus on --since start -- "$@"', sys.executable, *command],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert (done.returncode, done.stdout) == (0, "['WAITBUS_EVENT_FILE']\n"), done.stderr
+        assert done.stderr.startswith("waitbus: too large for the command's environment")
+
+    def test_an_event_whose_file_cannot_be_written_is_passed(
+        self, hub: HubProcess, cli: Cli, settings: Settings
+    ) -> None:
+        tell(1)
+        child = cli.spawn("on", "--loop", "--since", "start", "--", "sh", "-c", "echo $WAITBUS_FIELD_N")
+        line = Line(child)
+        assert line() == "1"
+        os.chmod(settings.runtime_dir, 0o777)  # no place for anything private
+        tell(2)
+        assert child.stderr is not None
+        assert select.select([child.stderr], [], [], PATIENCE)[0]
+        assert "nothing was run for" in child.stderr.readline()
+        os.chmod(settings.runtime_dir, 0o700)
+        tell(3)
+        assert line() == "3"
 
 
 class TestLoop:
@@ -253,8 +350,11 @@ def bye(number, frame):
     sys.exit(0)
 signal.signal(signal.SIGTERM, bye)
 signal.signal(signal.SIGINT, bye)
+ours, theirs = os.pipe()
+os.set_blocking(theirs, False)
+signal.set_wakeup_fd(theirs)
 print("hello", os.environ["WAITBUS_FIELD_N"], os.getpid(), flush=True)
-while True: signal.pause()
+while True: os.read(ours, 1)  # unlike pause(), it misses no signal that comes just before it
 """
 
 
@@ -299,7 +399,7 @@ class TestRestart:
             "print(os.environ['WAITBUS_FIELD_N'], flush=True); signal.pause()"
         )
         program = (
-            "import sys, waitbus.cli.reaction as r; r.GRACE_SEC = 0.1\n"
+            "import sys, waitbus.host.job as r; r.GRACE_SEC = 0.1\n"
             "from waitbus.cli.main import main; sys.exit(main(sys.argv[1:]))"
         )
         words = ["on", "--restart", "--since", "start", "--timeout", "60", "--", *PYTHON, stubborn]
@@ -376,7 +476,7 @@ class TestSignals:
         child.send_signal(signal.SIGTERM)
         assert line() == "no"
         child.send_signal(signal.SIGTERM)
-        assert child.communicate(timeout=reaction.GRACE_SEC) == ("", "")
+        assert child.communicate(timeout=GRACE_SEC) == ("", "")
         assert child.returncode == 143
 
     def test_on_a_terminal_the_command_has_it_and_ctrl_c_ends_both(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,76 @@ class TestTheEnd:
         done = cli("run", "--", "sh", "-c", "echo out; exit 5")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (5, "out\n", 1)
         assert done.stderr.startswith("waitbus: the bus was not told: ")
+
+
+@pytest.fixture
+def locked(cli: Cli, settings: Settings) -> Iterator[None]:
+    """A store that another process writes to, and does not stop."""
+    assert cli("emit", "--source", "a", "--event-type", "b").returncode == 0
+    holder = sqlite3.connect(settings.db_path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    yield
+    holder.close()
+
+
+class TestStuckBus:
+    """The command's end is held up for a second at most, and every signal counts meanwhile."""
+
+    def test_its_end_is_not_held_up(self, locked: None, cli: Cli) -> None:
+        began = time.monotonic()
+        done = cli("run", "--", "sh", "-c", "echo out; exit 5")
+        # The store's own patience is 5 s for each event.
+        assert time.monotonic() - began < 4
+        assert (done.returncode, done.stdout) == (5, "out\n")
+        assert (
+            done.stderr
+            == "waitbus: the bus was not told: its store is busy or does not answer: look at waitbus status\n"
+        )
+
+    def test_a_command_that_cannot_be_run_is_told_as_quickly(self, locked: None, cli: Cli) -> None:
+        began = time.monotonic()
+        done = cli("run", "--", "no-such-command")
+        assert time.monotonic() - began < 4
+        assert (done.returncode, done.stderr.count("\n")) == (127, 2)
+
+    def test_a_signal_reaches_the_command(self, locked: None, cli: Cli) -> None:
+        child = cli.spawn("run", "--", "sh", "-c", "trap 'exit 42' USR1; echo ready; read line")
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGUSR1)
+        assert child.wait(PATIENCE) == 42
+
+    def test_a_signal_ends_the_telling(self, locked: None, cli: Cli) -> None:
+        script = "trap '' USR1; echo ready; exit 5"
+        program = (
+            "import sys, waitbus.cli.verbs.run as r; r.PATIENCE_SEC = 1000.0\n"
+            f"from waitbus.cli.main import main; sys.argv[1:] = {['run', '--', 'sh', '-c', script]!r}; sys.exit(main())"
+        )
+        child = subprocess.Popen([PYTHON, "-c", program], stdout=subprocess.PIPE, start_new_session=True)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        code = None
+        while code is None:  # the first may still go to the command
+            child.send_signal(signal.SIGUSR1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = child.wait(0.2)
+        assert code == 5
+        child.stdout.close()
+
+    def test_what_goes_on_in_the_background_holds_nothing_up(self, cli: Cli, settings: Settings) -> None:
+        ours, theirs = socket.socketpair()
+        theirs.set_inheritable(True)
+        # It writes for ever, until the other end of its socket is closed.
+        flood = (
+            f"import os, select\nwhile not select.select([{theirs.fileno()}], [], [], 0)[0]: os.write(1, b'y' * 4096)"
+        )
+        script = f"{PYTHON} -c '{flood}' & exit 3"
+        child = subprocess.Popen(
+            [*RUN, "--", "sh", "-c", script], stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+        )
+        theirs.close()
+        assert child.wait(PATIENCE) == 3
+        ours.close()
 
 
 class TestWords:

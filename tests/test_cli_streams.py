@@ -265,3 +265,17 @@ class TestLocales:
         with open(path, "wb") as file:
             file.write(b"{}")
         self.run(locale, "emit", "--source", "a", "--event-type", "b", "--payload-json", b"@" + path)
+
+    def test_a_command_has_its_own_words_and_is_told_as_text(self, locale: dict[str, str], settings: Settings) -> None:
+        words: list[str | bytes] = ["run", "--name", TEXT, "--", "printf", "%s", TEXT, b"\xfc"]
+        assert self.run(locale, *words) == TEXT.encode() + b"\xfc"
+        fields = json.loads(self.run(locale, "replay", "--json", "--last", "1"))["fields"]
+        assert fields["name"] == TEXT
+        assert fields["argv"][2] == TEXT
+
+    def test_an_event_reaches_a_command_in_utf_8(self, locale: dict[str, str], hub: HubProcess) -> None:
+        emit(EventInsert(source="a", event_type="b", summary=TEXT, fields={"x": TEXT}))
+        show = 'printf "%s|%s|" "$WAITBUS_SUMMARY" "$WAITBUS_FIELD_X"; cat "$WAITBUS_EVENT_FILE"'
+        out = self.run(locale, "on", "--since", "start", "--timeout", "60", "--", "sh", "-c", show)
+        summary, field, event = out.split(b"|", 2)
+        assert (summary.decode(), field.decode(), json.loads(event)["summary"]) == (TEXT, TEXT, TEXT)

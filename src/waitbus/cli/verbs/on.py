@@ -7,10 +7,12 @@ import os
 import time
 
 from waitbus.cli.flags import PREDICATES, as_text, duration, predicate
-from waitbus.cli.reaction import NOT_FOUND, Ended, Reaction
+from waitbus.cli.reaction import Reaction
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
-from waitbus.event import WaitbusError
+from waitbus.event import WaitbusError, one_line
+from waitbus.host.job import Ended
+from waitbus.host.process import SIGNALLED, CannotRun
 from waitbus.settings import load
 from waitbus.ui.output import note
 
@@ -34,14 +36,20 @@ The command is run as it is, without a shell. The event is in its environment
 (WAITBUS_SOURCE, WAITBUS_CONCLUSION, WAITBUS_SUMMARY, ...; fields of other names
 as WAITBUS_FIELD_NAME; null is unset) and, as JSON, in the file whose name is in
 WAITBUS_EVENT_FILE. No text of an event ever becomes a word of the command. Do
-not let a shell of your own read it as code, either: quote "$WAITBUS_SUMMARY"."""
+not let a shell of your own read it as code, either: quote "$WAITBUS_SUMMARY".
+What is too large for the environment is in the file alone, and on says so.
+
+With a terminal in the foreground the command shares it, and its keys. With
+--restart, or in the background, it has a process group of its own: Ctrl-C,
+Ctrl-\\ and Ctrl-Z end and stop it with us, and it reads /dev/null where our
+standard input is a terminal. Any other signal that would end us reaches it."""
 
 EPILOG = """\
 exit codes:
   once: the command's own, 128+n when signal n killed it, 126 or 127 when it
   cannot be run; 124 when no event came in time; 2 wrong usage, or no hub;
   130 interrupted. --loop and --restart end by --timeout or a signal only, or
-  when the command cannot be run.
+  when there is no such command, or it cannot be run.
 
 examples:
   waitbus on conclusion=failure --source pytest -- notify-send 'tests failed'
@@ -101,8 +109,11 @@ def run(args: argparse.Namespace) -> int:
             if args.restart:
                 return _restarting(events, reaction, timeout)
             return _looping(events, reaction) if args.loop else _once(events, reaction)
+    except CannotRun as error:
+        note(str(error))
+        return error.code
     except Ended as ended:
-        return 128 + ended.number
+        return SIGNALLED + ended.number
 
 
 def _in_foreground() -> bool:
@@ -117,17 +128,27 @@ def _once(events: Subscription, reaction: Reaction) -> int:
     if event is None:
         return TIMED_OUT
     events.close()
-    code = reaction.start(event)
-    return reaction.wait() if code is None else _unrunnable(code)
+    reaction.start(event)
+    return reaction.wait()
 
 
 def _looping(events: Subscription, reaction: Reaction) -> int:
     for event in events:
-        code = reaction.start(event)
-        if code is not None:
-            return _unrunnable(code)
-        _tell(reaction.wait())
+        if _started(reaction, event):
+            _tell(reaction.wait())
     return TIMED_OUT
+
+
+def _started(reaction: Reaction, event: Event) -> bool:
+    """Start the command; no event ends what goes on reacting. Raises `CannotRun` for a command that cannot be run."""
+    try:
+        reaction.start(event)
+    except Exception as error:
+        if isinstance(error, CannotRun) and not error.may_pass:
+            raise
+        note(f"nothing was run for {event.event_id}: {one_line(str(error))}")
+        return False
+    return True
 
 
 def _restarting(events: Subscription, reaction: Reaction, timeout: float | None) -> int:
@@ -137,9 +158,8 @@ def _restarting(events: Subscription, reaction: Reaction, timeout: float | None)
         if newest is not None:
             reaction.end()
             newest = _newest(events) or newest
-            code = reaction.start(newest)
-            if code is not None:
-                return _unrunnable(code)
+            if not _started(reaction, newest):
+                idle_from = time.monotonic()
         elif reaction.running:
             code = reaction.poll()
             if code is not None:
@@ -168,8 +188,3 @@ def _newest(events: Subscription) -> Event | None:
 def _tell(code: int) -> None:
     if code:
         note(f"the command ended with {code}; waiting for the next event")
-
-
-def _unrunnable(code: int) -> int:
-    note("no such command" if code == NOT_FOUND else "the command cannot be run: look at its mode and its size")
-    return code

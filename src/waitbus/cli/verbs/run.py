@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import threading
 import time
 
-from waitbus.cli.child import SIGNALLED, CannotRun, Child
+from waitbus.cli.child import Child
+from waitbus.cli.flags import as_text
 from waitbus.event import WaitbusError, one_line
+from waitbus.host.job import Ended, Job
+from waitbus.host.process import SIGNALLED, CannotRun, exit_code
 from waitbus.ui.output import note
+from waitbus.ui.times import span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,17 +25,20 @@ if TYPE_CHECKING:
 TAIL_LINES = 20
 TAIL_BYTES = 4096
 ARGV_BYTES = 4096
+# How long the bus may hold up the command's end.
+PATIENCE_SEC = 1.0
 
 _DESCRIPTION = """\
 Run a command as it would run without us, and tell the bus: process_started with
 its pid, process_exited with exit code, signal, duration and last lines. Output
-passes through live and unchanged, a terminal stays a terminal, signals are
-forwarded, and the exit code is the command's."""
+passes through live and unchanged, a terminal stays a terminal, every signal
+that would end us reaches the command instead, and the exit code is its own."""
 
 _EPILOG = """\
 What is told stays in the store (a directory of yours alone) as long as other events do: the command's words, unless
 --no-argv is given, and its last lines, unless --tail 0 is. With --tail 0 the command keeps our own output streams,
-which full-screen programs need, and so does what it leaves running in the background.
+which full-screen programs need, and so does what it leaves running in the background. A bus that cannot be told, or
+not within a second of the command's end, is a warning.
 
 exit codes: the command's; 126 it cannot be run, 127 there is no such command, 128+n it was killed by signal n
 
@@ -45,7 +53,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.usage = "waitbus run [OPTION...] -- COMMAND [ARGUMENT...]"
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("--name", metavar="NAME", help="what others wait for: the field name (default: the program's)")
+    parser.add_argument(
+        "--name", metavar="NAME", type=as_text, help="what others wait for: the field name (default: the program's)"
+    )
     parser.add_argument("--no-argv", action="store_true", help="tell the program's name alone, not its arguments")
     parser.add_argument(
         "--tail",
@@ -64,89 +74,124 @@ def run(args: argparse.Namespace) -> int:
         raise WaitbusError("run needs a command: waitbus run --name build -- make")
     if args.tail < 0:
         raise WaitbusError("--tail takes a number of lines, or 0 for none")
-    name = args.name or os.path.basename(argv[0])
-    fields = {"name": name, "argv": argv[:1] if args.no_argv else _bounded(argv)}
-    started = time.monotonic()
+    words = [_shown(word) for word in argv]
+    name = args.name or os.path.basename(words[0])
+    bus = _Bus({"name": name, "argv": words[:1] if args.no_argv else _bounded(words)})
+    code = None
     try:
-        child = Child(argv, TAIL_BYTES if args.tail else 0)
-    except CannotRun as error:
-        note(str(error))
-        _tell("process_exited", f"{name} did not start: {error}", fields, {"exit_code": error.code}, "failure")
-        return error.code
-    fields["pid"] = child.pid
-    # Beside the command: a store that is slow or stuck must not hold its output back.
-    first = threading.Thread(target=_tell, args=("process_started", f"{name} started", fields))
-    first.start()
-    status = child.wait()
-    took = time.monotonic() - started
-    first.join()
-    code, how = _ending(status)
-    more: dict[str, Any] = {"exit_code": code, "duration_s": round(took, 3)}
-    if os.WIFSIGNALED(status):
-        more["signal"] = os.WTERMSIG(status)
-    if args.tail:
-        output, cut = child.tail()
-        more["tail"] = last_lines(output, args.tail, cut=cut)
-    from waitbus.ui.times import span
-
-    summary = f"{name} {how} after {span(took)}"
-    _tell("process_exited", summary, fields, more, "failure" if code else "success")
+        with Job() as job:
+            started = time.monotonic()
+            try:
+                child = Child(job, argv, TAIL_BYTES if args.tail else 0)
+            except CannotRun as error:
+                code = error.code
+                note(str(error))
+                bus.tell("process_exited", f"{name} did not start: {error}", {"exit_code": code}, "failure")
+            else:
+                bus.fields["pid"] = child.pid
+                bus.tell("process_started", f"{name} started")
+                status = child.wait()
+                code = exit_code(status)
+                try:
+                    _tell_end(bus, name, status, time.monotonic() - started, child, args.tail)
+                except Exception as error:  # its code is known, and counts
+                    bus.warn(repr(error))
+            bus.finish(code)
+    except Ended as ended:  # before the command began, or after its end
+        code = SIGNALLED + ended.number if code is None else code
+        bus.give_up(code)
     return code
 
 
-def _ending(status: int) -> tuple[int, str]:
+def _tell_end(bus: _Bus, name: str, status: int, took: float, child: Child, lines: int) -> None:
+    code = exit_code(status)
+    how = f"failed with exit code {code}" if code else "succeeded"
+    more: dict[str, Any] = {"exit_code": code, "duration_s": round(took, 3)}
     if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            word = signal.Signals(number).name
-        except ValueError:
-            word = f"signal {number}"
-        return SIGNALLED + number, f"was killed by {word}"
-    code = os.WEXITSTATUS(status)
-    return code, f"failed with exit code {code}" if code else "succeeded"
+        more["signal"] = os.WTERMSIG(status)
+        how = f"was killed by {_signal_name(more['signal'])}"
+    if child.lost is not None:
+        note(f"not all that {name} printed could be passed on: {child.lost.strerror}")
+    if lines:
+        output, cut = child.tail()
+        more["tail"] = last_lines(output, lines, cut=cut)
+    bus.tell("process_exited", f"{name} {how} after {span(took)}", more, "failure" if code else "success")
 
 
-def _tell(
-    event_type: str,
-    summary: str,
-    fields: dict[str, Any],
-    more: dict[str, Any] | None = None,
-    conclusion: str | None = None,
-) -> None:
-    """One event to the bus. Whatever is wrong there is a warning, once, and no more than that."""
+def _signal_name(number: int) -> str:
     try:
-        from waitbus.client.emit import emit
-        from waitbus.event import EventInsert
-
-        emit(
-            EventInsert(
-                source="process",
-                event_type=event_type,
-                ingest_method="run",
-                summary=one_line(summary),
-                status="completed" if conclusion else "in_progress",
-                conclusion=conclusion,
-                fields=_sayable({**fields, **(more or {})}),
-            )
-        )
-    except Exception as error:
-        if not _warned:
-            _warned.append(True)
-            note(f"the bus was not told: {error}")
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
-_warned: list[bool] = []
+class _Bus:
+    """What tells the bus, beside the command: a store that is slow or stuck holds nothing up.
+
+    Whatever is wrong there is one warning, and no more than that. Each event is told after the one before.
+    """
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+        self._last: threading.Thread | None = None
+        self._has_warned = False
+
+    def tell(
+        self, event_type: str, summary: str, more: dict[str, Any] | None = None, conclusion: str | None = None
+    ) -> None:
+        """Begin to tell it."""
+        values = {
+            "event_type": event_type,
+            "summary": one_line(summary),
+            "status": "completed" if conclusion else "in_progress",
+            "conclusion": conclusion,
+            "fields": {**self.fields, **(more or {})},
+        }
+        # A daemon: where the store hangs, nobody waits for it.
+        thread = threading.Thread(target=self._tell, args=(self._last, values), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads for us
+            self.warn(str(error))
+        else:
+            self._last = thread
+
+    def _tell(self, before: threading.Thread | None, values: dict[str, Any]) -> None:
+        if before is not None:
+            before.join()
+        try:
+            from waitbus.client.emit import emit
+            from waitbus.event import EventInsert
+
+            emit(EventInsert(source="process", ingest_method="run", **values))
+        except Exception as error:
+            self.warn(str(error))
+
+    def warn(self, reason: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            note(f"the bus was not told: {reason}")
+
+    def finish(self, code: int) -> None:
+        """Wait until everything is told, but not for long. `code` is what the process is to exit with then."""
+        if self._last is not None:
+            self._last.join(PATIENCE_SEC)
+        self.give_up(code)
+
+    def give_up(self, code: int) -> None:
+        """End the process if not everything is told: a store that hangs would hold up an orderly end, too."""
+        if self._last is not None and self._last.is_alive():
+            self.warn("its store is busy or does not answer: look at waitbus status")
+            sys.stdout.flush()
+            os._exit(code)
 
 
-def _sayable(fields: dict[str, Any]) -> dict[str, Any]:
-    """Words that are no UTF-8, as a command's may be, said with replacement characters."""
-
-    def mended(value: Any) -> Any:
-        if isinstance(value, str):
-            return value.encode("utf-8", "replace").decode("utf-8")
-        return [mended(item) for item in value] if isinstance(value, list) else value
-
-    return {name: mended(value) for name, value in fields.items()}
+def _shown(word: str) -> str:
+    """A word of the command as text: what is text in no encoding is said with replacement characters."""
+    try:
+        return as_text(word)
+    except argparse.ArgumentTypeError:
+        return word.encode("utf-8", "replace").decode()
 
 
 def _bounded(argv: Sequence[str]) -> list[str]:

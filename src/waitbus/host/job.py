@@ -1,0 +1,274 @@
+r"""A command that runs under us as a shell's job: it ends, stops and goes on with us, and signals to us reach it.
+
+The rule: a signal that would end us by default is never lost on us alone. It is passed on to the command, or it ends
+the command with us; with no command running it raises `Ended`. One that we were started to ignore (``nohup``) stays
+ignored, for the command too.
+
+Where the command shares our process group, the terminal's keys reach it without us. In a group of its own it has none
+of the terminal: Ctrl-C, Ctrl-Z and Ctrl-\ reach us, and we hand them on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from waitbus.host import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from types import FrameType, TracebackType
+    from typing import Any, Self
+
+# How long a command may take to end when asked to, before it is killed.
+GRACE_SEC = 5.0
+_LOOK_AGAIN_SEC = 0.02
+_TYPED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
+# What does not end a process by default, or cannot be handled. (macOS ignores SIGIO, Linux has no SIGINFO.)
+_HARMLESS = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGINFO", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGSTOP"}
+_OUT_OF_REACH = {"SIGKILL"}
+# Faults of the process itself: a handler in Python would return to the very instruction that failed.
+_FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
+# Python ignores these from its start: a write that fails has to stay an error of ours.
+_PYTHONS = {"SIGPIPE", "SIGXFSZ"}
+
+
+class Ended(BaseException):
+    """A signal asked this process to end. `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def ending_signals() -> list[int]:
+    """The signals that end a process by default and can be handled, real-time ones included."""
+    names = _HARMLESS | _OUT_OF_REACH | _FAULTS | _PYTHONS
+    others = {getattr(signal, name) for name in names if hasattr(signal, name)}
+    return sorted(number for number in signal.valid_signals() if number not in others)
+
+
+class Job:
+    """One command at a time. While entered, signals are handled as this file's rule says.
+
+    `own_group`: the command leads a process group, which is ended as a whole. Signals in `ends_us` raise `Ended` even
+    while a command runs; any other is passed on to it. `on_starved` is called when a command in a group of its own is
+    stopped because it asked for the terminal.
+    """
+
+    def __init__(
+        self,
+        *,
+        own_group: bool = False,
+        ends_us: Collection[int] = (),
+        on_starved: Callable[[], object] | None = None,
+    ) -> None:
+        self.pid = 0  # 0 while no command runs
+        self._own_group = own_group
+        self._ends_us = ends_us
+        self._on_starved = on_starved
+        self._ending = False
+        self._asked = 0
+        self._old: dict[int, Any] = {}
+        self._wake, self._woken = os.pipe()
+
+    def __enter__(self) -> Self:
+        for fd in (self._wake, self._woken):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        self.handle(signal.SIGCHLD, lambda: None)  # only to be woken
+        handlers = dict.fromkeys(ending_signals(), self._on_signal)
+        handlers[signal.SIGTSTP] = self._on_stop
+        if self._own_group:
+            handlers[signal.SIGWINCH] = self._on_resized
+        for number, handler in handlers.items():
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: not Python's to give back
+                self._old[number] = signal.signal(number, handler)
+        return self
+
+    def handle(self, number: int, action: Callable[[], object]) -> None:
+        """Have a signal call `action`, until the job is left."""
+        self._old.setdefault(number, signal.signal(number, lambda _number, _frame: action()))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._end(error.number if isinstance(error, Ended) else signal.SIGTERM)
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in self._old.items():
+                signal.signal(number, handler)
+            os.close(self._wake)
+            os.close(self._woken)
+
+    # --- its life ----------------------------------------------------------------------------------------------------
+
+    def start(self, argv: Sequence[str], environ: Mapping[bytes, bytes], actions: process.Actions = ()) -> None:
+        """Start a command. Raises `process.CannotRun`."""
+        # Nothing may come between the start and our knowing of it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._old)
+        try:
+            self.pid = process.start(argv, environ, own_group=self._own_group, actions=actions, mask=mask)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def poll(self) -> int | None:
+        """The wait status when the command has ended."""
+        if not self.pid:
+            return None
+        pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
+        if not pid:
+            return None
+        if os.WIFSTOPPED(status):
+            self._on_command_stopped(os.WSTOPSIG(status))
+            return None
+        self.pid = 0  # from here on the number may be another process's
+        return status
+
+    def wait(self) -> int:
+        """Block until the command has ended; its wait status."""
+        while (status := self.poll()) is None:
+            self.sleep()
+        return status
+
+    def sleep(self, fds: Iterable[int] = (), until: float | None = None) -> list[int]:
+        """Block until a signal came, one of `fds` can be read, or `until` (of ``time.monotonic()``): which can be."""
+        poll = select.poll()
+        for fd in (self._wake, *fds):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(None if until is None else max(0.0, until - time.monotonic()) * 1000)]
+        if self._wake in ready:
+            ready.remove(self._wake)
+            os.read(self._wake, 512)
+        return ready
+
+    def end(self) -> None:
+        """End the command, if one runs, with all of its group. Raises `Ended` when we were asked to end meanwhile."""
+        self._end(signal.SIGTERM)
+        if self._asked:
+            raise Ended(self._asked)
+
+    def _end(self, number: int) -> None:
+        """By signal `number`, and what is left after the grace, or when asked a second time, by SIGKILL."""
+        pid = self.pid
+        if not pid:
+            return
+        # A key reaches a command that shares the terminal by itself, again and again; how long it takes is its affair.
+        shared = not self._own_group and number in _TYPED
+        self._ending = True
+        try:
+            deadline = None if shared else time.monotonic() + GRACE_SEC
+            if not shared:
+                self._send(pid, number)
+                self._send(pid, signal.SIGCONT)
+            while self.poll() is None and self._patient(deadline, shared):
+                self.sleep((), deadline)
+            while self._send(pid, 0) and _is_alive(pid) and self._patient(deadline, shared):
+                self.sleep((), time.monotonic() + _LOOK_AGAIN_SEC)  # nobody tells when a group is empty
+            self._send(pid, signal.SIGKILL)
+            if self.pid:
+                self.wait()
+        finally:
+            self._ending = False
+
+    def _patient(self, deadline: float | None, shared: bool) -> bool:
+        if self._asked and not (shared and self._asked in _TYPED):
+            return False
+        return deadline is None or time.monotonic() < deadline
+
+    # --- signals -----------------------------------------------------------------------------------------------------
+
+    def send(self, number: int) -> None:
+        """Send a signal to the command, if one runs, and to its group, if it has one."""
+        if self.pid:
+            self._send(self.pid, number)
+
+    def _send(self, pid: int, number: int) -> bool:
+        """Whether there was anybody to send it to. A lone command that was waited for is nobody any more."""
+        try:
+            if self._own_group:
+                os.killpg(pid, number)
+            elif self.pid:
+                os.kill(pid, number)
+            else:
+                return False
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._ending:
+            if number in self._ends_us:
+                self._asked = number
+                return
+        elif not self.pid or number in self._ends_us:
+            raise Ended(number)
+        if not self._is_typed(number):
+            self.send(number)
+
+    def _on_resized(self, number: int, _frame: FrameType | None) -> None:
+        self.send(number)
+
+    def _is_typed(self, number: int) -> bool:
+        """Whether the command got it without us, from the terminal."""
+        return not self._own_group and number in _TYPED and in_foreground()
+
+    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
+        if not self._is_typed(number):
+            self.send(number)
+            self._stop()
+            self.send(signal.SIGCONT)  # also where we did not stop
+        elif not self.pid:
+            self._stop()
+        # Else the command has got it, too: whether it stops decides whether we do.
+
+    def _stop(self) -> None:
+        """Stop as we would without a handler: not at all, where there is no shell to continue us."""
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        try:
+            signal.raise_signal(signal.SIGTSTP)  # here we stand still
+        finally:
+            signal.signal(signal.SIGTSTP, handler)
+
+    def _on_command_stopped(self, number: int) -> None:
+        if self._own_group:
+            if number in (signal.SIGTTIN, signal.SIGTTOU) and self._on_starved is not None:
+                self._on_starved()
+        elif in_foreground():  # by Ctrl-Z, or by itself as an editor does: the shell must learn of it from us
+            self._stop()
+
+
+def in_foreground() -> bool:
+    """Whether we are what runs in the foreground of a terminal, so that its keys reach our group."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _is_alive(group: int) -> bool:
+    """Whether a process group holds anybody but the dead whom nobody has waited for yet, as in many containers."""
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:  # macOS: signals do not count the dead
+        return True
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                state, _parent, its_group = file.read().rpartition(b")")[2].split()[:3]
+        except (OSError, ValueError):  # gone meanwhile
+            continue
+        if int(its_group) == group and state not in b"ZX":
+            return True
+    return False
