@@ -87,7 +87,10 @@ def run(args: argparse.Namespace) -> int:
     for what, (path, state) in steps.items():
         out(f"{what:<8}{state:<15}{safe(path)}")
     if report is not None:
-        note(f"{report.imported} events taken over from {report.path}, {report.skipped} were there already")
+        note(
+            f"{report.imported} events taken over from {report.path}, {report.skipped} were there already; "
+            "they are history: replayed, never told as news"
+        )
     if not args.dry_run and not args.store_only:
         colour = "bold" if has_colour() else None
         out("\nNext:")
