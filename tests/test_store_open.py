@@ -591,7 +591,9 @@ def test_a_store_that_can_change_is_never_read_as_one_that_cannot(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_store(settings)
-    assert not open_reader(settings).is_frozen
+    reader = open_reader(settings)
+    assert not reader.is_frozen
+    reader.close()
     error = sqlite3.OperationalError("unable to open database file")
     error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
 
