@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE, Cli, HubProcess
-from waitbus.cli import reaction
-from waitbus.cli.reaction import event_variables, without_event
+from waitbus.client import handler
 from waitbus.client.emit import emit
+from waitbus.client.handler import event_variables, without_event
 from waitbus.event import Event, EventInsert
 from waitbus.host.job import GRACE_SEC
 from waitbus.settings import Settings
@@ -186,7 +186,7 @@ class TestEnviron:
     def test_no_event_sets_what_waitbus_or_anyone_else_reads(self, fields: dict[str, Any]) -> None:
         frame = Event("E" * 26, "t", "o", "r", 7, "d", "", fields).as_frame()
         made, left_out = event_variables(frame)
-        own = {f"WAITBUS_{name.upper()}".encode() for name in reaction._OWN_NAMES}
+        own = {f"WAITBUS_{name.upper()}".encode() for name in handler._OWN_NAMES}
         for name, value in made.items():
             assert name in own or name.startswith(b"WAITBUS_FIELD_")
             assert name.isascii()

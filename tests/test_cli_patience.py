@@ -16,12 +16,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import PATIENCE, HubProcess
-from waitbus.cli import patience
-from waitbus.cli.patience import Aside, OutputLate, Until
 from waitbus.client.emit import emit_many
 from waitbus.event import EventInsert, WaitbusError
 from waitbus.settings import Settings
 from waitbus.store.open import open_writer
+from waitbus.ui import patience
+from waitbus.ui.patience import Aside, OutputLate, Until
 from waitbus.ui.streams import Outlet
 
 ROWS = 3000  # far more text than a pipe takes

@@ -11,7 +11,6 @@ import sqlite3
 import time
 
 from waitbus.cli.flags import as_text, duration
-from waitbus.cli.patience import Aside, OutputLate, outlet
 from waitbus.event import WaitbusError
 from waitbus.settings import load
 from waitbus.store.errors import StoreError, explain
@@ -19,6 +18,7 @@ from waitbus.store.open import open_reader
 from waitbus.store.read import Page, frame_at, read_page, seq_of
 from waitbus.ui.event_format import add_format, printer
 from waitbus.ui.output import note
+from waitbus.ui.patience import Aside, OutputLate, outlet
 from waitbus.ui.stdin import read_text
 from waitbus.ui.streams import wait_for
 from waitbus.ui.table import print_rows

@@ -1,4 +1,4 @@
-"""`waitbus on`: run a command on each event that matches. What is run, how, and how it ends is `reaction`'s."""
+"""`waitbus on`: run a command on each event that matches. What is run, how, and how it ends is `handler`'s."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import time
 
 from waitbus.cli.flags import PREDICATES, as_text, duration, predicate
-from waitbus.cli.reaction import Reaction
 from waitbus.client.bookmark import prepare
+from waitbus.client.handler import Handler
 from waitbus.client.subscribe import Subscription
 from waitbus.event import WaitbusError, one_line
 from waitbus.host.job import Ended
@@ -101,14 +101,14 @@ def run(args: argparse.Namespace) -> int:
     own_group = args.restart or not _in_foreground()
     try:
         with (
-            Reaction(args.command, settings.runtime_dir, own_group=own_group) as reaction,
+            Handler(args.command, settings.runtime_dir, own_group=own_group, note=note) as handler,
             Subscription(
                 stream, settings, inbox=inbox, timeout=timeout, autostart=False if args.no_autostart else None
             ) as events,
         ):
             if args.restart:
-                return _restarting(events, reaction, timeout)
-            return _looping(events, reaction) if args.loop else _once(events, reaction)
+                return _restarting(events, handler, timeout)
+            return _looping(events, handler) if args.loop else _once(events, handler)
     except CannotRun as error:
         note(str(error))
         return error.code
@@ -123,26 +123,26 @@ def _in_foreground() -> bool:
         return False
 
 
-def _once(events: Subscription, reaction: Reaction) -> int:
+def _once(events: Subscription, handler: Handler) -> int:
     event = next(events, None)
     if event is None:
         return TIMED_OUT
     events.close()
-    reaction.start(event)
-    return reaction.wait()
+    handler.start(event)
+    return handler.wait()
 
 
-def _looping(events: Subscription, reaction: Reaction) -> int:
+def _looping(events: Subscription, handler: Handler) -> int:
     for event in events:
-        if _started(reaction, event):
-            _tell(reaction.wait())
+        if _started(handler, event):
+            _tell(handler.wait())
     return TIMED_OUT
 
 
-def _started(reaction: Reaction, event: Event) -> bool:
+def _started(handler: Handler, event: Event) -> bool:
     """Start the command; no event ends what goes on reacting. Raises `CannotRun` for a command that cannot be run."""
     try:
-        reaction.start(event)
+        handler.start(event)
     except Exception as error:
         if isinstance(error, CannotRun) and not error.may_pass:
             raise
@@ -151,26 +151,26 @@ def _started(reaction: Reaction, event: Event) -> bool:
     return True
 
 
-def _restarting(events: Subscription, reaction: Reaction, timeout: float | None) -> int:
+def _restarting(events: Subscription, handler: Handler, timeout: float | None) -> int:
     idle_from = time.monotonic()
     while True:
         newest = _newest(events)
         if newest is not None:
-            reaction.end()
+            handler.end()
             newest = _newest(events) or newest
-            if not _started(reaction, newest):
+            if not _started(handler, newest):
                 idle_from = time.monotonic()
-        elif reaction.running:
-            code = reaction.poll()
+        elif handler.running:
+            code = handler.poll()
             if code is not None:
                 _tell(code)
                 idle_from = time.monotonic()
         elif timeout is not None and time.monotonic() >= idle_from + timeout:
             return TIMED_OUT
         until = events.state.due
-        if not reaction.running and timeout is not None:
+        if not handler.running and timeout is not None:
             until = min(until, idle_from + timeout)
-        reaction.sleep([events.fileno()], until)
+        handler.sleep([events.fileno()], until)
 
 
 def _newest(events: Subscription) -> Event | None:

@@ -9,12 +9,12 @@ import sys
 import threading
 import time
 
-from waitbus.cli.child import Child
 from waitbus.cli.flags import as_text
 from waitbus.event import WaitbusError, one_line
 from waitbus.host.job import Ended, Job
 from waitbus.host.process import SIGNALLED, CannotRun, exit_code
 from waitbus.ui.output import note
+from waitbus.ui.passthrough import Child
 from waitbus.ui.times import span
 
 TYPE_CHECKING = False

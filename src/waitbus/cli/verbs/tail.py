@@ -9,12 +9,12 @@ import stat
 import time
 
 from waitbus.cli.flags import add_filters, count, duration
-from waitbus.cli.patience import OutputLate, Until, outlet
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
 from waitbus.settings import load
 from waitbus.ui.event_format import add_format, printer
 from waitbus.ui.output import flush
+from waitbus.ui.patience import OutputLate, Until, outlet
 from waitbus.ui.streams import OutputLost
 
 ONLY_PRINTS = True  # what is printed is all it is for

@@ -14,11 +14,10 @@ from waitbus.event import ALWAYS_FIELDS, FIELD_COLUMNS, NATURAL_FIELDS, WaitbusE
 from waitbus.host.job import Job
 from waitbus.host.process import CannotRun, exit_code
 from waitbus.private import RUNTIME, ensure_private_dir
-from waitbus.ui.output import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self
 
@@ -89,15 +88,19 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-class Reaction:
+class Handler:
     """Runs one command for one event at a time, as a `Job`. While entered, SIGINT, SIGTERM, SIGHUP and SIGQUIT end us.
 
     `directory` is ours alone and takes the event files. In a process group of its own (`own_group`) the command is
     ended with all it started, and reads nothing from a terminal; without, it shares the terminal with us, and its keys.
+    `note` is called with a line for the person, at most once about the same thing.
     """
 
-    def __init__(self, command: Sequence[str], directory: str, *, own_group: bool) -> None:
+    def __init__(
+        self, command: Sequence[str], directory: str, *, own_group: bool, note: Callable[[str], object]
+    ) -> None:
         self._command = list(command)
+        self._note = note
         self._directory = directory
         self._file = ""
         self._said: set[str] = set()
@@ -148,12 +151,12 @@ class Reaction:
         if new and len(self._said) < _SAID_MAX:
             self._said.update(new[:_SAID_MAX])
             shown = ", ".join([one_line(name, 60) for name in new[:3]]) + (" and others" if len(new) > 3 else "")
-            note(f"too large for the command's environment, and in $WAITBUS_EVENT_FILE only: {shown}")
+            self._note(f"too large for the command's environment, and in $WAITBUS_EVENT_FILE only: {shown}")
 
     def _starved(self) -> None:
         if "" not in self._said:
             self._said.add("")
-            note("the command was stopped: it wants the terminal, which it has not in a process group of its own")
+            self._note("the command was stopped: it wants the terminal, which it has not in a process group of its own")
 
     def poll(self) -> int | None:
         """The exit code when the command has ended: its own, or 128+n of the signal that killed it."""
