@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -124,6 +125,35 @@ def test_what_was_committed_is_delivered_before_the_end(scene: Run, monkeypatch:
         async def already() -> None: ...
 
         monkeypatch.setattr(hub, "drain", already)
+
+    scene(scenario)
+
+
+def test_no_mark_of_a_store_outlives_it(scene: Run, settings: Settings) -> None:
+    """Wherever a subscriber stands when the file is replaced, it is told what the new one holds, once and in order."""
+
+    async def scenario(hub: Hub, loop: Loop, client: Callable[[], Client], store: sqlite3.Connection) -> None:
+        emit_many([tick(n, msg_body="x" * 10_000) for n in range(300)])
+        slow, ended, live, costly = client(), client(), client(), client()
+        await slow.subscribe(since=ULID_MIN)  # stays in the middle of its replay: it does not read
+        await live.subscribe()
+        await ended.subscribe(since=ULID_MIN, match={"key": "n", "op": "ge", "value": 299})
+        assert await ended.ids("299") == ["299"]
+        await costly.subscribe(match={"key": "delivery_id", "op": "glob", "value": "?"})
+        for connection in connections(hub):
+            if connection.predicate is not None and connection.predicate.has_patterns:
+                connection.slow()
+                hub._fanout.discard(connection)
+                hub._replay.fall_behind(connection, hub.reader.cursor)
+        assert sum(one.session.is_replaying for one in connections(hub)) == 2
+        for ending in ("", "-wal", "-shm"):
+            os.unlink(settings.db_path + ending)
+        emit_many([tick(1), tick(2), tick(300)])
+        assert await live.ids("2") == await costly.ids("2") == ["1", "2"]
+        assert await ended.ids("300") == ["300"]
+        *before, first, second, _ = await slow.ids("300")
+        assert (first, second) == ("1", "2")
+        assert before == [str(n) for n in range(len(before))]
 
     scene(scenario)
 

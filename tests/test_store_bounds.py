@@ -161,6 +161,7 @@ PAST = {
     "long fields": {"fields_json": json.dumps({"a": LONG})},
     "deep fields": {"fields_json": '{"a":' * 65 + "1" + "}" * 65},
     "very deep fields": {"fields_json": '{"a":' * 30_000 + "1" + "}" * 30_000},
+    "a long name": {"fields_json": json.dumps({"b": 1, "n" * 1025: 2})},
     "not closed": {"fields_json": "[" * 5000},
     "a long body": {"msg_body": LONG},
     "a long blob": {"msg_body": LONG.encode()},

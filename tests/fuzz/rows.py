@@ -130,7 +130,7 @@ def check_frame(frame: dict[str, Any]) -> None:
     kinds = {"received_at": int, "fields": dict}
     assert all(type(frame[key]) is kinds.get(key, str) for key in frame)
     assert is_ulid(frame["event_id"])
-    stream = SubscriptionState()
+    stream = SubscriptionState(since=ULID_MIN)  # history, too
     stream.first_frame(0, 0)
     (_, item) = [None, *stream.feed(FIRST + wire.encode_event(frame), 0)]
     if isinstance(item, Event):

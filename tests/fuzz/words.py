@@ -80,7 +80,7 @@ def check_one_config(config: bytes) -> None:
     assert type(settings.retention) is type(settings.autostart) is bool
     assert settings.queue_bytes >= 128 * 1024
     for number in (settings.max_age_s, settings.max_bytes, settings.idle_exit_s, settings.max_rows or 0):
-        assert type(number) is int
+        assert type(number) in (int, float)
         assert 0 <= number < 1 << 63
 
 

@@ -110,7 +110,7 @@ class Replay:
         self._pump = pump
         self._lane = Lane(loop, self.serve)
         self._slow_lane = Lane(loop, self.serve, start=SLOW_START_SEC, rest=SLOW_REST)
-        self._span = SPAN_MAX // 10
+        self._span = SPAN_MIN
         # Those that know of more than live has read yet, and slow ones that have all that it has.
         self._awaiting_live: list[Connection] = []
         self._parked: set[Connection] = set()

@@ -86,12 +86,11 @@ def frame_of(row: Row, *, cut: bool = False) -> tuple[dict[str, Any], int]:
     for index, name in present:
         fields[name] = row[index]
     if natural is not None and not cut:
-        if len(natural) > MAX_FIELDS_BYTES or is_deeper(natural, MAX_FIELDS_DEPTH):
-            cut = True
-        else:
-            for name, value in _natural(natural).items():
-                if name not in fields and name not in FIELD_COLUMNS:  # what has a column is what the column says
-                    fields[name] = value
+        added = _natural(natural)
+        cut = added is None
+        for name, value in (added or {}).items():
+            if name not in fields and name not in FIELD_COLUMNS:  # what has a column is what the column says
+                fields[name] = value
     frame = {
         "event_id": event_id,
         "event_type": event_type,
@@ -175,10 +174,16 @@ def _as_int(value: object) -> int | None:
     return None
 
 
-def _natural(text: str) -> dict[str, Any]:
-    """The natural fields; nothing when the text is not a JSON object, however it was broken. It is not too deep."""
+def _natural(text: str) -> dict[str, Any] | None:
+    """The natural fields; none when the text is not a JSON object, however it was broken. None: it is past a bound."""
+    if len(text) > MAX_FIELDS_BYTES or is_deeper(text, MAX_FIELDS_DEPTH):
+        return None
     try:
         value = from_json(text)
     except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    if len(text) > _SURELY_NAMES and not all(map(_is_name, value)):
+        return None
+    return value
