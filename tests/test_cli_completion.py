@@ -87,6 +87,64 @@ class TestBash:
         assert self.complete(script, "waitbus", "run", "--", "ls", "--na") == []
         assert self.complete(script, "waitbus", "run", "--na") == ["--name"]
 
+    # What people have in their ~/.bashrc, sane or not.
+    ODD = (
+        "IFS=$'\\n'",
+        "IFS=",
+        "IFS=aeiost-=",
+        "set -u",
+        "set -e",
+        "set -f",
+        "set -eu -o pipefail; shopt -s inherit_errexit 2>/dev/null || true",
+        "set -o posix",
+        "shopt -s nullglob",
+        "shopt -s failglob",
+        "shopt -s nocasematch extglob",
+        "LC_ALL=C; LANG=",
+        "COMP_WORDBREAKS=' '",
+        "alias local='echo no' complete='echo no' compgen='echo no' read='echo no' return='echo no'",
+        "alias waitbus='waitbus'",
+    )
+
+    @pytest.mark.parametrize("setting", ODD)
+    def test_nothing_of_the_shell_disturbs_it(self, setting: str, script: Path) -> None:
+        for name in ("wait", "--format", "json", "*"):  # for a pattern to find
+            (script.parent / name).touch()
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.environ.update({"TERM": "dumb", "PS1": "", "HISTFILE": "", "HOME": str(script.parent)})
+            os.chdir(script.parent)
+            os.execvp("bash", ["bash", "--norc", "-i"])
+        try:
+            setup = f"{setting}\nsource {script}\nwaitbus() {{ printf 'R''AN'; printf '<%s>' \"$@\"; echo; }}\n"
+            os.write(terminal, f"bind 'set enable-bracketed-paste off'\n{setup}".encode())
+            for line, wanted in (
+                ("waitbus wa\t", "RAN<wait>"),
+                ("waitbus tail --fo\t", "RAN<tail><--format>"),
+                ("waitbus tail --format js\t", "RAN<tail><--format><json>"),
+                ("waitbus tail --format=js\t", "RAN<tail><--format=json>"),
+                ("waitbus serve h\t", "RAN<serve><hub>"),
+                ("waitbus run -- printen\t", "RAN<run><--><printenv>"),
+            ):
+                os.write(terminal, f"{line}\n".encode())
+                assert shown(terminal, f"{wanted}\r\n"), line
+        finally:
+            os.close(terminal)
+            os.waitpid(pid, 0)
+
+
+def shown(terminal: int, wanted: str) -> bool:
+    """Whether a terminal shows it before its program is silent for too long, or gone."""
+    seen = ""
+    while wanted not in seen:
+        if not select.select([terminal], [], [], PATIENCE)[0]:
+            return False
+        try:
+            seen += os.read(terminal, 4096).decode(errors="replace")
+        except OSError:
+            return False
+    return True
+
 
 @needs("fish")
 class TestFish:
@@ -112,37 +170,29 @@ class TestFish:
     def test_commands(self, script: Path) -> None:
         assert "bash" in self.complete(script, "waitbus run --name x -- bas")
 
+    def test_nothing_of_the_shell_disturbs_it(self, script: Path) -> None:
+        script.write_text(f"set -g IFS aeiost-; set -gx LC_ALL C\n{script.read_text()}")
+        assert self.complete(script, "waitbus tail --fo") == ["--format"]
+
 
 @needs("zsh")
 class TestZsh:
-    def complete(self, script: Path, line: str, wanted: str) -> bool:
+    def complete(self, script: Path, line: str, wanted: str, setting: str = ":") -> bool:
         """Whether an interactive zsh runs `wanted` when `line`, a tab and return are typed."""
         pid, terminal = pty.fork()
         if pid == 0:
             os.environ.update({"TERM": "dumb", "HOME": str(script.parent), "ZDOTDIR": str(script.parent)})
             os.execvp("zsh", ["zsh", "-f", "-i"])
         try:
-            setup = f"autoload -Uz compinit; compinit -D -u; source {script}; waitbus() {{ print -r R''AN: $@ }}\n"
-            os.write(terminal, f"{setup}print REA''DY\n".encode())
-            if not self.shown(terminal, "READY\r\n"):
+            setup = f"{setting}; autoload -Uz compinit; compinit -D -u; source {script}\n"
+            os.write(terminal, f"{setup}waitbus() {{ print -r R''AN: $@ }}; print REA''DY\n".encode())
+            if not shown(terminal, "READY\r\n"):
                 return False
             os.write(terminal, f"{line}\t\n".encode())
-            return self.shown(terminal, f"RAN: {wanted}\r\n")
+            return shown(terminal, f"RAN: {wanted}\r\n")
         finally:
             os.close(terminal)
             os.waitpid(pid, 0)
-
-    def shown(self, terminal: int, wanted: str) -> bool:
-        seen = ""
-        while wanted not in seen:
-            if not select.select([terminal], [], [], PATIENCE)[0]:
-                return False
-            try:
-                data = os.read(terminal, 4096)
-            except OSError:
-                return False
-            seen += data.decode(errors="replace")
-        return True
 
     @pytest.mark.parametrize(
         ("line", "wanted"),
@@ -157,3 +207,17 @@ class TestZsh:
     )
     def test_a_tab(self, line: str, wanted: str, script: Path) -> None:
         assert self.complete(script, line, wanted)
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "IFS=aeiost-",
+            "setopt ksharrays",
+            "setopt nounset",
+            "setopt shwordsplit shglob",
+            "setopt noglob errexit",
+            "LC_ALL=C",
+        ],
+    )
+    def test_nothing_of_the_shell_disturbs_it(self, setting: str, script: Path) -> None:
+        assert self.complete(script, "waitbus tail --format c", "tail --format cloudevents", setting)

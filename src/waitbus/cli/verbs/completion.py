@@ -70,36 +70,53 @@ def flags_of(verb: str) -> tuple[list[Flag], list[str]]:
 
 _BASH = """\
 # bash completion for waitbus
+# It depends on nothing of the shell it runs in: IFS, options, COMP_WORDBREAKS, or aliases (hence the backslashes).
 _waitbus() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} words= i
-    COMPREPLY=()
-    # bash makes a word of the = in --flag=value
-    if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi
-    if (( COMP_CWORD == 1 )); then
-        COMPREPLY=( $(compgen -W '@VERBS@ --help --version' -- "$cur") )
-        return
+    \\local cur prev verb base word i
+    \\local -a words
+    cur="${COMP_WORDS[COMP_CWORD]-}" verb="${COMP_WORDS[1]-}" prev='' base=''
+    COMPREPLY=() words=()
+    if (( COMP_CWORD > 0 )); then prev="${COMP_WORDS[COMP_CWORD-1]-}"; fi
+    # bash usually makes a word of the = in --flag=value
+    if [[ $cur == '=' ]]; then
+        cur=''
+    elif [[ $prev == '=' ]]; then
+        prev="${COMP_WORDS[COMP_CWORD-2]-}"
+    elif [[ $cur == --*=* ]]; then
+        prev="${cur%%=*}" base="${cur%%=*}=" cur="${cur#*=}"
     fi
-    case $verb in
-        @COMMANDS@)
-            for (( i = 2; i < COMP_CWORD; i++ )); do
-                if [[ ${COMP_WORDS[i]} == -- ]]; then
-                    if (( i == COMP_CWORD - 1 )); then COMPREPLY=( $(compgen -c -- "$cur") ); fi
-                    return
-                fi
-            done
-            ;;
-    esac
-    case "$verb $prev" in
+    if (( COMP_CWORD == 1 )); then
+        words=(@VERBS@ --help --version)
+    else
+        case $verb in
+            @COMMANDS@)
+                for (( i = 2; i < COMP_CWORD; i++ )); do
+                    if [[ ${COMP_WORDS[i]-} == -- ]]; then
+                        if (( i == COMP_CWORD - 1 )); then
+                            while IFS= \\read -r word; do
+                                if [[ $word ]]; then COMPREPLY+=("$word"); fi
+                            done <<< "$(\\compgen -c -- "$cur")"
+                        fi
+                        \\return 0
+                    fi
+                done
+                ;;
+        esac
+        case "$verb $prev" in
 @VALUES@
-        *)
-            case $verb in
+            *)
+                case $verb in
 @FLAGS@
-            esac
-            ;;
-    esac
-    COMPREPLY=( $(compgen -W "$words" -- "$cur") )
+                esac
+                ;;
+        esac
+    fi
+    for (( i = 0; i < ${#words[@]}; i++ )); do
+        if [[ ${words[i]} == "$cur"* ]]; then COMPREPLY+=("$base${words[i]}"); fi
+    done
+    \\return 0
 }
-complete -o default -F _waitbus waitbus"""
+\\complete -o default -F _waitbus waitbus"""
 
 
 def bash() -> str:
@@ -110,15 +127,15 @@ def bash() -> str:
     for verb in VERBS:
         flags, words = flags_of(verb)
         names = [name for flag in flags for name in flag.names]
-        flag_lines.append(f"                {verb}) words='{' '.join([*words, *names])}' ;;")
+        flag_lines.append(f"                    {verb}) words=({' '.join([*words, *names])}) ;;")
         for flag in flags:
             keys = [f"'{verb} {name}'" for name in flag.names]
             if flag.choices:
-                values.append(f"        {'|'.join(keys)}) words='{' '.join(flag.choices)}' ;;")
+                values.append(f"            {'|'.join(keys)}) words=({' '.join(flag.choices)}) ;;")
             elif flag.takes_value:
                 plain += keys
     # Any value: the shell's own completion of file names takes over.
-    values.append(f"        {'|'.join(plain)}) return ;;")
+    values.append(f"            {'|'.join(plain)}) \\return 0 ;;")
     parts = {"VERBS": " ".join(VERBS), "COMMANDS": "|".join(COMMANDS)}
     return _filled(_BASH, {**parts, "VALUES": "\n".join(values), "FLAGS": "\n".join(flag_lines)})
 
@@ -145,7 +162,7 @@ _waitbus() {
 @FLAGS@
     esac
 }
-if [[ $funcstack[1] == _waitbus ]]; then
+if [[ ${funcstack[1]-} == _waitbus ]]; then
     _waitbus "$@"
 else
     compdef _waitbus waitbus
