@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from waitbus.timestamps import TimeError, parse_time, rfc3339
 from waitbus.ui.output import safe, to_json
-from waitbus.ui.times import size, span
+from waitbus.ui.times import local, size, span
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 JSON_VALUES = st.recursive(
@@ -92,6 +93,37 @@ class TestTimes:
     def test_what_is_no_time_names_the_forms(self, text: str) -> None:
         with pytest.raises(TimeError, match=r"epoch seconds .*RFC 3339"):
             parse_time(text)
+
+    @pytest.mark.parametrize(
+        ("zone", "moment", "shown"),
+        [
+            # 2026-10-25 03:00 CEST is 02:00 CET again.
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-10-24T23:59:59Z", "2026-10-25 01:59:59"),
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-10-25T00:00:00Z", "2026-10-25 02:00:00+0200"),
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-10-25T00:59:59Z", "2026-10-25 02:59:59+0200"),
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-10-25T01:00:00Z", "2026-10-25 02:00:00+0100"),
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-10-25T01:59:59Z", "2026-10-25 02:59:59+0100"),
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-10-25T02:00:00Z", "2026-10-25 03:00:00"),
+            # Where clocks are set forward no time comes twice.
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-03-29T00:30:00Z", "2026-03-29 01:30:00"),
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-03-29T01:30:00Z", "2026-03-29 03:30:00"),
+            # Half an hour, in the south.
+            ("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0", "2026-04-04T14:45:00Z", "2026-04-05 01:45:00+1100"),
+            ("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0", "2026-04-04T15:15:00Z", "2026-04-05 01:45:00+1030"),
+            ("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0", "2026-04-04T14:29:00Z", "2026-04-05 01:29:00"),
+            ("UTC0", "2026-10-25T00:30:00Z", "2026-10-25 00:30:00"),
+        ],
+    )
+    def test_a_time_that_comes_twice_has_its_offset(
+        self, zone: str, moment: str, shown: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        try:
+            assert local(parse_time(moment)) == shown
+        finally:
+            monkeypatch.undo()
+            time.tzset()
 
     def test_for_people(self) -> None:
         assert [span(s) for s in (-1, 0.04, 9.96, 10, 61, 3600, 3661, 90_000, 864_000)] == [

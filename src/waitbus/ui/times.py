@@ -8,10 +8,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_DAY = 86_400
+
 
 def local(unix_ns: int) -> str:
-    """Date and time of day in the local zone, for a person."""
-    return _strftime("%Y-%m-%d %H:%M:%S", unix_ns // 1_000_000_000, time.localtime)
+    """Date and time of day in the local zone, for a person; with the zone's offset where clocks show it twice."""
+    seconds = unix_ns // 1_000_000_000
+    form = "%Y-%m-%d %H:%M:%S%z" if _comes_twice(seconds) else "%Y-%m-%d %H:%M:%S"
+    return _strftime(form, seconds, time.localtime)
+
+
+def _comes_twice(seconds: int) -> bool:
+    """Whether clocks are set back over this local time: then a moment with another offset shows the same."""
+    try:
+        here = time.localtime(seconds).tm_gmtoff
+        for around in (seconds - _DAY, seconds + _DAY):
+            other = time.localtime(around).tm_gmtoff
+            if other != here and time.localtime(seconds + here - other).tm_gmtoff == other:
+                return True
+    except (ValueError, OverflowError, OSError):  # `_strftime` deals with it
+        return False
+    return False
 
 
 def _strftime(form: str, seconds: int, zone: Callable[[float], time.struct_time]) -> str:
