@@ -71,6 +71,9 @@ def test_a_column_named_in_fields_moves_to_its_column() -> None:
         {"received_at": -1},
         {"payload_json": {}},
         {"delivery_id": ""},
+        {"summary": b"x"},
+        {"fields": [1]},
+        {"fields": {"run_id": "1"}},
     ],
 )
 def test_an_ill_typed_insert_is_refused(bad: dict[str, Any]) -> None:
@@ -79,8 +82,22 @@ def test_an_ill_typed_insert_is_refused(bad: dict[str, Any]) -> None:
 
 
 def test_an_unknown_argument_says_where_it_belongs() -> None:
-    with pytest.raises(TypeError, match="fields="):
-        EventInsert(source="s", event_type="t", temperature=20)
+    with pytest.raises(TypeError, match=r"no field 'temperature'; put it in fields=\{"):
+        EventInsert(source="s", event_type="t", temperature=20)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="did you mean conclusion"):
+        EventInsert(source="s", event_type="t", conclusio="x")  # type: ignore[call-arg]
+
+
+class _Text(str):
+    __slots__ = ()
+
+
+def test_a_column_takes_a_subclass_of_its_type_and_a_field_never_replaces_what_was_given() -> None:
+    event = EventInsert(
+        source="s", event_type="t", conclusion=_Text("failure"), fields={"conclusion": "x", "run_id": 4}
+    )
+    assert (event.conclusion, event.run_id) == ("failure", 4)
+    assert EventInsert(source="s", event_type="t", conclusion=None, fields={"conclusion": "x"}).conclusion == "x"
 
 
 def test_fields_hold_the_seven_always_and_a_natural_name_hides_no_column() -> None:

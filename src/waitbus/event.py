@@ -11,7 +11,10 @@ from waitbus.ulid import ulid_ms
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, TypedDict, Unpack
+
+    class _NoMore(TypedDict):
+        """No further keyword: a type checker refuses every other name, and suggests the right one."""
 
 
 class WaitbusError(Exception):
@@ -106,7 +109,8 @@ class EventInsert:
     `delivery_id` is the idempotency key: the same one again writes nothing (default: a fresh ULID).
     `received_at` is nanoseconds since the epoch (default: now). `payload_json` stays in the store, never on the wire.
     `fields` holds the natural names of the source, each a JSON value; names of columns belong in their own argument,
-    and are moved there when they come in `fields`. Raises ``ValueError`` when a value has the wrong type.
+    and are moved there when they come in `fields`. Raises ``ValueError`` when a value has the wrong type, ``TypeError``
+    for an argument of another name.
     """
 
     __slots__ = (
@@ -166,17 +170,28 @@ class EventInsert:
         ingest_method: str = "manual",
         summary: str | None = None,
         fields: Mapping[str, Any] | None = None,
-        **columns: Any,
+        run_id: int | None = None,
+        workflow_name: str | None = None,
+        head_branch: str | None = None,
+        head_sha: str | None = None,
+        status: str | None = None,
+        conclusion: str | None = None,
+        job_id: int | None = None,
+        job_name: str | None = None,
+        parent_run_id: int | None = None,
+        alert_name: str | None = None,
+        alert_severity: str | None = None,
+        alert_fingerprint: str | None = None,
+        msg_to: str | None = None,
+        msg_from: str | None = None,
+        msg_correlation_id: str | None = None,
+        msg_reply_to: str | None = None,
+        msg_thread: str | None = None,
+        msg_body: str | None = None,
+        **unknown: Unpack[_NoMore],
     ) -> None:
-        _need_texts((source, event_type, owner, repo, ingest_method))
-        if delivery_id is not None:
-            _need_text("delivery_id", delivery_id)
-        if type(payload_json) is not str:
-            raise ValueError(f"payload_json takes JSON text, not {type(payload_json).__name__}")
-        if summary is not None and type(summary) is not str:
-            raise ValueError(f"summary takes text, not {type(summary).__name__}")
-        if received_at is not None and (type(received_at) is not int or not 0 <= received_at < 1 << 63):
-            raise ValueError("received_at takes nanoseconds since the epoch")
+        if unknown:
+            raise _unknown(next(iter(unknown)))
         self.source = source
         self.event_type = event_type
         self.delivery_id = delivery_id
@@ -186,25 +201,89 @@ class EventInsert:
         self.payload_json = payload_json
         self.ingest_method = ingest_method
         self.summary = summary
-        self.fields = natural = {}
-        self.run_id = self.job_id = self.parent_run_id = None
-        self.workflow_name = self.head_branch = self.head_sha = self.status = self.conclusion = self.job_name = None
-        self.alert_name = self.alert_severity = self.alert_fingerprint = None
-        self.msg_to = self.msg_from = self.msg_correlation_id = self.msg_reply_to = None
-        self.msg_thread = self.msg_body = None
+        self.run_id = run_id
+        self.workflow_name = workflow_name
+        self.head_branch = head_branch
+        self.head_sha = head_sha
+        self.status = status
+        self.conclusion = conclusion
+        self.job_id = job_id
+        self.job_name = job_name
+        self.parent_run_id = parent_run_id
+        self.alert_name = alert_name
+        self.alert_severity = alert_severity
+        self.alert_fingerprint = alert_fingerprint
+        self.msg_to = msg_to
+        self.msg_from = msg_from
+        self.msg_correlation_id = msg_correlation_id
+        self.msg_reply_to = msg_reply_to
+        self.msg_thread = msg_thread
+        self.msg_body = msg_body
+        self.fields = {}
         if fields:
-            for name, value in fields.items():
-                if name in FIELD_COLUMNS:
-                    columns.setdefault(name, value)
-                elif name not in _RESERVED_FIELDS:
-                    natural[name] = value
-        for name, value in columns.items():
+            self._sort(fields)
+        # Spelled out, as the columns above are, because a loop over them would be a third of this call's time.
+        if not (
+            (type(source) is str and source)
+            and (type(event_type) is str and event_type)
+            and (type(owner) is str and owner)
+            and (type(repo) is str and repo)
+            and (type(ingest_method) is str and ingest_method)
+            and type(payload_json) is str
+            and (delivery_id is None or (type(delivery_id) is str and delivery_id))
+            and (received_at is None or (type(received_at) is int and 0 <= received_at < _TIME_END))
+            and (summary is None or type(summary) is str)
+            and (run_id is None or type(run_id) is int)
+            and (workflow_name is None or type(workflow_name) is str)
+            and (head_branch is None or type(head_branch) is str)
+            and (head_sha is None or type(head_sha) is str)
+            and (status is None or type(status) is str)
+            and (conclusion is None or type(conclusion) is str)
+            and (job_id is None or type(job_id) is int)
+            and (job_name is None or type(job_name) is str)
+            and (parent_run_id is None or type(parent_run_id) is int)
+            and (alert_name is None or type(alert_name) is str)
+            and (alert_severity is None or type(alert_severity) is str)
+            and (alert_fingerprint is None or type(alert_fingerprint) is str)
+            and (msg_to is None or type(msg_to) is str)
+            and (msg_from is None or type(msg_from) is str)
+            and (msg_correlation_id is None or type(msg_correlation_id) is str)
+            and (msg_reply_to is None or type(msg_reply_to) is str)
+            and (msg_thread is None or type(msg_thread) is str)
+            and (msg_body is None or type(msg_body) is str)
+        ):
+            self._check()
+
+    def _sort(self, fields: Mapping[str, Any]) -> None:
+        """Put each of `fields` where it belongs: into its column, unless that has a value, or among the natural names.
+
+        What may not be said in `fields` is left out.
+        """
+        if not hasattr(fields, "items"):
+            raise ValueError(f"fields takes a mapping of names to JSON values, not {type(fields).__name__}")
+        for name, value in fields.items():
             kind = FIELD_COLUMNS.get(name)
-            if kind is None:
-                raise TypeError(f"EventInsert has no field {name!r}; put it in fields={{...}}")
-            if type(value) is not kind and not _fits(value, kind):
-                raise ValueError(f"{name} takes {kind.__name__}, not {type(value).__name__}")
-            setattr(self, name, value)
+            if kind is not None:
+                if getattr(self, name) is None:
+                    setattr(self, name, _fitting(name, value, kind))
+            elif name not in _RESERVED_FIELDS:
+                self.fields[name] = value
+
+    def _check(self) -> None:
+        """Raise the ``ValueError`` that names what has the wrong type; a subclass of the right one is good."""
+        for name in (*_RESERVED_NAMES, "delivery_id"):
+            value = getattr(self, name)
+            if (type(value) is not str or not value) and not (name == "delivery_id" and value is None):
+                raise ValueError(f"{name} takes text that is not empty")
+        if type(self.payload_json) is not str:
+            raise ValueError(f"payload_json takes JSON text, not {type(self.payload_json).__name__}")
+        if self.summary is not None and type(self.summary) is not str:
+            raise ValueError(f"summary takes text, not {type(self.summary).__name__}")
+        at = self.received_at
+        if at is not None and (type(at) is not int or not 0 <= at < _TIME_END):
+            raise ValueError("received_at takes nanoseconds since the epoch")
+        for name, kind in FIELD_COLUMNS.items():
+            _fitting(name, getattr(self, name), kind)
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name, None) for name in self.__slots__}
@@ -213,24 +292,23 @@ class EventInsert:
 
 _RESERVED_NAMES = ("source", "event_type", "owner", "repo", "ingest_method")
 _RESERVED_FIELDS = frozenset(_RESERVED_NAMES)
-_ALL_TEXT = (str,) * len(_RESERVED_NAMES)
+# `received_at` is a column of 64 bits with a sign.
+_TIME_END = 1 << 63
 
 
-def _need_texts(values: tuple[object, ...]) -> None:
-    # One look for the common case: this is on the ingest path.
-    if tuple(map(type, values)) != _ALL_TEXT or not all(values):
-        for name, value in zip(_RESERVED_NAMES, values, strict=True):
-            _need_text(name, value)
+def _fitting(name: str, value: Any, kind: type) -> Any:
+    """`value`, if the column `name` takes it; a boolean is not a number here. Raises ``ValueError``."""
+    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+        return value
+    raise ValueError(f"{name} takes {kind.__name__}, not {type(value).__name__}")
 
 
-def _fits(value: object, kind: type) -> bool:
-    """Whether a column takes `value`; a boolean is no number here."""
-    return value is None or (isinstance(value, kind) and not isinstance(value, bool))
+def _unknown(name: str) -> TypeError:
+    from difflib import get_close_matches
 
-
-def _need_text(name: str, value: object) -> None:
-    if type(value) is not str or not value:
-        raise ValueError(f"{name} takes text that is not empty")
+    near = get_close_matches(name, EventInsert.__slots__, n=1)
+    hint = f"did you mean {near[0]}? If not, " if near else ""
+    return TypeError(f"EventInsert has no field {name!r}; {hint}put it in fields={{...}}")
 
 
 class Event:
