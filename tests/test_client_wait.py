@@ -370,6 +370,14 @@ class TestQuiet:
         assert bench.sleep(301) == 124
         assert bench.clock.now <= 1300 + LATE_SEC
 
+    def test_what_a_live_hub_tells_is_new_whatever_its_id_says(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.go_live()
+        bench.sleep(50)
+        bench.feed(age=40, n=1)
+        assert bench.sleep(59) is None
+        assert bench.sleep(2) == 0
+
     def test_the_hub_is_asked_once_and_only_when_it_is_time(self) -> None:
         bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
         bench.go_live()
@@ -464,6 +472,15 @@ class TestCommit:
         bench = commit()
         assert bench.run("CI", 1, "failure", age=900) is None
         assert bench.run("CI", 2, "success", age=300) is None
+        assert bench.go_live() == 0
+
+    def test_nor_is_anything_decided_in_the_middle_of_what_a_later_connection_replays(self) -> None:
+        bench = commit()
+        bench.go_live()
+        bench.lose_hub()
+        assert bench.run("CI", 1, "failure", age=5) is None
+        assert bench.tick() is None
+        assert bench.run("CI", 2, "success", age=2) is None
         assert bench.go_live() == 0
 
     def test_a_rerun_under_way_takes_the_old_verdict_back(self) -> None:

@@ -62,9 +62,7 @@ class Wait:
     def wanted(self) -> Predicate | None:
         """The predicate to subscribe with; None: everything."""
         wanted = self._rule.wanted()
-        if wanted is None or self._fail_if is None:
-            return wanted
-        return any_of([wanted, self._fail_if])
+        return wanted if self._fail_if is None else any_of([wanted, self._fail_if])
 
     def caught_up(self, asked_at: float, now: float, unix_ns: int) -> None:
         """What was committed before `asked_at` has been fed, and what comes from now on is new."""
@@ -89,8 +87,10 @@ class Wait:
 
     def tick(self) -> Outcome | None:
         """What time has decided."""
-        outcome = self._judge() if self._live else None
-        if outcome is None and self._live and self._deadline is not None and not self._is_ahead(self._deadline):
+        if not self._live:
+            return None
+        outcome = self._judge()
+        if outcome is None and self._deadline is not None and not self._is_ahead(self._deadline):
             return self.timed_out()
         return outcome
 
