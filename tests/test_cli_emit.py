@@ -19,8 +19,9 @@ from waitbus.cli.main import main
 from waitbus.cli.parser import make_parser
 from waitbus.cli.verbs import emit as verb
 from waitbus.cloudevents import from_cloudevent, to_cloudevent
-from waitbus.event import FIELD_COLUMNS, EventInsert, fields_of
+from waitbus.event import FIELD_COLUMNS, EventInsert
 from waitbus.settings import Settings
+from waitbus.store.fields import fields_of
 from waitbus.ui.jsonl import MAX_LINE_BYTES
 from waitbus.ulid import is_ulid
 

@@ -15,12 +15,11 @@ from waitbus.event import (
     FIELD_COLUMNS,
     Event,
     EventInsert,
-    default_summary,
-    fields_of,
     happened_ms,
     is_history,
     one_line,
 )
+from waitbus.store.fields import default_summary, fields_of
 from waitbus.ulid import UlidFactory, encode_ulid, is_ulid, ulid_at, ulid_ms
 
 

@@ -15,13 +15,12 @@ from waitbus.event import (
     EmitResult,
     Event,
     EventInsert,
-    default_summary,
-    fields_of,
     happened_ms,
     is_history,
     one_line,
 )
 from waitbus.json_text import depth_of, from_json, is_deeper, to_json
+from waitbus.store.fields import default_summary, fields_of
 from waitbus.ulid import CROCKFORD, ULID_MIN, UlidFactory, decode_ulid, encode_ulid, is_ulid, ulid_at, ulid_ms
 
 

@@ -127,36 +127,6 @@ class EventInsert:
         *FIELD_COLUMNS,
     )
 
-    if TYPE_CHECKING:
-        delivery_id: str | None
-        source: str
-        event_type: str
-        owner: str
-        repo: str
-        received_at: int | None
-        payload_json: str
-        ingest_method: str
-        summary: str | None
-        fields: dict[str, Any]
-        run_id: int | None
-        workflow_name: str | None
-        head_branch: str | None
-        head_sha: str | None
-        status: str | None
-        conclusion: str | None
-        job_id: int | None
-        job_name: str | None
-        parent_run_id: int | None
-        alert_name: str | None
-        alert_severity: str | None
-        alert_fingerprint: str | None
-        msg_to: str | None
-        msg_from: str | None
-        msg_correlation_id: str | None
-        msg_reply_to: str | None
-        msg_thread: str | None
-        msg_body: str | None
-
     def __init__(
         self,
         *,
@@ -219,7 +189,7 @@ class EventInsert:
         self.msg_reply_to = msg_reply_to
         self.msg_thread = msg_thread
         self.msg_body = msg_body
-        self.fields = {}
+        self.fields: dict[str, Any] = {}
         if fields:
             self._sort(fields)
         # Spelled out, as the columns above are, because a loop over them would be a third of this call's time.
@@ -395,21 +365,6 @@ class EmitResult:
         return f"EmitResult(inserted={self.inserted}, event={self.event!r})"
 
 
-def fields_of(columns: Mapping[str, Any], natural: Mapping[str, Any]) -> dict[str, Any]:
-    """The `fields` object: what every event carries, then the columns that are set, then the natural names.
-
-    A natural name never hides a column: SQL and the wire must say the same.
-    """
-    fields: dict[str, Any] = {name: columns.get(name) for name in ALWAYS_FIELDS}
-    for name in FIELD_COLUMNS:
-        value = columns.get(name)
-        if value is not None:
-            fields[name] = value
-    for name, value in natural.items():
-        fields.setdefault(name, value)
-    return fields
-
-
 def one_line(text: str, limit: int = 200) -> str:
     """`text` without control characters or line breaks, cut to `limit` characters: fit for a person's terminal."""
     text = text[: limit * 4]
@@ -419,24 +374,3 @@ def one_line(text: str, limit: int = 200) -> str:
         return text
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def default_summary(fields: Mapping[str, Any]) -> str:
-    """One line for a person, made from the fields, for producers that gave none."""
-    get = fields.get
-    name = (
-        get("workflow_name")
-        or get("job_name")
-        or get("alert_name")
-        or get("container_name")
-        or get("path")
-        or get("msg_body")
-        or get("name")
-        or ""
-    )
-    where = "" if get("owner") == "local" else f"{get('owner')}/{get('repo')}"
-    words = [get("source"), get("event_type"), where, name, get("conclusion") or get("status") or get("action")]
-    return one_line(" ".join([str(word) for word in words if word and word.__class__ not in _CONTAINERS]))
-
-
-_CONTAINERS: frozenset[type] = frozenset({list, tuple, dict})

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from operator import itemgetter
 
-from waitbus.event import FIELD_COLUMNS, MAX_FIELDS_BYTES, MAX_FIELDS_DEPTH, MAX_NAME_BYTES, default_summary
+from waitbus.event import FIELD_COLUMNS, MAX_FIELDS_BYTES, MAX_FIELDS_DEPTH, MAX_NAME_BYTES
 from waitbus.json_text import from_json, is_deeper
+from waitbus.store.fields import default_summary
 from waitbus.ulid import decode_ulid, encode_ulid, is_ulid
 
 TYPE_CHECKING = False

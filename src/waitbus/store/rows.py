@@ -16,10 +16,9 @@ from waitbus.event import (
     MAX_NAME_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_SUMMARY_BYTES,
-    default_summary,
-    fields_of,
 )
 from waitbus.json_text import depth_of, from_json, to_json
+from waitbus.store.fields import default_summary, fields_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

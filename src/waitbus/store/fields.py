@@ -1,0 +1,46 @@
+"""What a row means to its readers: the `fields` object, and a summary where its producer gave none. No I/O."""
+
+from __future__ import annotations
+
+from waitbus.event import ALWAYS_FIELDS, FIELD_COLUMNS, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+def fields_of(columns: Mapping[str, Any], natural: Mapping[str, Any]) -> dict[str, Any]:
+    """The `fields` object: what every event carries, then the columns that are set, then the natural names.
+
+    A natural name never hides a column: SQL and the wire must say the same.
+    """
+    fields: dict[str, Any] = {name: columns.get(name) for name in ALWAYS_FIELDS}
+    for name in FIELD_COLUMNS:
+        value = columns.get(name)
+        if value is not None:
+            fields[name] = value
+    for name, value in natural.items():
+        fields.setdefault(name, value)
+    return fields
+
+
+def default_summary(fields: Mapping[str, Any]) -> str:
+    """One line for a person, made from the fields, for producers that gave none."""
+    get = fields.get
+    name = (
+        get("workflow_name")
+        or get("job_name")
+        or get("alert_name")
+        or get("container_name")
+        or get("path")
+        or get("msg_body")
+        or get("name")
+        or ""
+    )
+    where = "" if get("owner") == "local" else f"{get('owner')}/{get('repo')}"
+    words = [get("source"), get("event_type"), where, name, get("conclusion") or get("status") or get("action")]
+    return one_line(" ".join([str(word) for word in words if word and word.__class__ not in _CONTAINERS]))
+
+
+_CONTAINERS: frozenset[type] = frozenset({list, tuple, dict})
