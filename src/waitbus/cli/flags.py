@@ -27,8 +27,8 @@ def as_text(word: str) -> str:
 
 # What the help of a flag or word that takes predicates says of them.
 PREDICATES = (
-    "such as conclusion=failure, 'exit_code>=1' or, where a name holds a dot, 'labels.\"com.example\"=web'; "
-    "several AND, the same key again ORs"
+    "such as conclusion=failure or 'exit_code>=1'; quote a name that holds a dot: 'labels.\"com.example\"=web'. "
+    "Several AND; the same key again ORs"
 )
 
 
@@ -52,7 +52,7 @@ def sha(text: str) -> str:
     """A commit: 7 to 40 hexadecimal digits, in lower case."""
     digits = text.lower()
     if not 7 <= len(digits) <= 40 or digits.strip("0123456789abcdef"):
-        raise argparse.ArgumentTypeError(f"{one_line(text, 50)!r} is no commit: give 7 to 40 hexadecimal digits")
+        raise argparse.ArgumentTypeError(f"{one_line(text, 50)!r} is not a commit: give 7 to 40 hexadecimal digits")
     return digits
 
 
@@ -60,7 +60,7 @@ def repo(text: str) -> tuple[str, str]:
     """``OWNER/NAME`` or ``OWNER/*`` as two."""
     owner, _, name = text.partition("/")
     if not owner or not name or not _NAME_CHARS.issuperset(owner) or not (name == "*" or _NAME_CHARS.issuperset(name)):
-        raise argparse.ArgumentTypeError(f"{one_line(text, 50)!r} is no repository: write OWNER/NAME or OWNER/*")
+        raise argparse.ArgumentTypeError(f"{one_line(text, 50)!r} is not a repository: write OWNER/NAME or OWNER/*")
     return owner, name
 
 
@@ -91,4 +91,4 @@ def count(text: str) -> int:
     """A whole number, at least 1."""
     if text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) > 0:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of events: write 1 or more")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of events: write 1 or more")

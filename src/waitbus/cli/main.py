@@ -31,7 +31,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "wait",
         (
             ("wait", "block until an event matches; the exit code is the answer"),
-            ("on", "run a command on each event that matches"),
+            ("on", "run a command when an event matches"),
         ),
     ),
     (
@@ -44,12 +44,12 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "look",
         (
-            ("tail", "print events as they come"),
-            ("replay", "print events of the past"),
-            ("events", "ask the store in SQL, read-only"),
-            ("status", "say whether the bus is well"),
-            ("stats", "count what is in the store"),
-            ("doctor", "look for what is wrong on this machine, and say what to do"),
+            ("tail", "print events as they arrive"),
+            ("replay", "print past events"),
+            ("events", "query the store in SQL, read-only"),
+            ("status", "say whether the bus works"),
+            ("stats", "count the events in the store"),
+            ("doctor", "find what is wrong on this machine, and say what to do"),
         ),
     ),
     (
@@ -66,7 +66,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "trust",
         (
             ("verify-release", "check a wheel or sdist before it is installed"),
-            ("source", "verify an installed source of a third party"),
+            ("source", "verify an installed third-party source"),
         ),
     ),
 )
@@ -221,7 +221,7 @@ def overview() -> str:
     lines = [
         "waitbus: a workstation-local event bus. A blocked shell wakes when something happens.",
         "",
-        "usage: waitbus VERB [OPTION...]    waitbus VERB --help says more, with examples",
+        "usage: waitbus VERB [OPTION...]    waitbus VERB --help shows flags and examples",
     ]
     for title, verbs in GROUPS:
         lines += ["", f"{title}:", *[f"  {verb:<14} {summary}" for verb, summary in verbs]]

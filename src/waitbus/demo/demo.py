@@ -80,8 +80,10 @@ def run(*, as_json: bool) -> int:
         story.facts |= {"ok": error is None, "error": error, "seconds": seconds, "steps": story.steps}
         out_json(story.facts)
     elif error is None:
-        story.line(f"\nEvery step did what it says, in {seconds:.1f} s. The hub has stopped, the directory is gone.")
-        story.line("Now with tests of your own: pytest -p waitbus.pytest, or waitbus run -- any command.")
+        story.line(
+            f"\nEvery step did what it says, in {seconds:.1f} s. The hub has stopped, and the directory is gone."
+        )
+        story.line("Now try your own tests: pytest -p waitbus.pytest, or waitbus run -- any command.")
     else:
         note(f"the demo went wrong: {error}")
     return 0 if error is None else 1
@@ -163,9 +165,11 @@ def find_tests(sandbox: Sandbox) -> Tests:
 def _play(sandbox: Sandbox, story: Story) -> None:
     tests = find_tests(sandbox)
     story.facts = {"directory": sandbox.root, "tests": tests.name}
-    story.line(f"A bus of its own in {sandbox.root}; the tests are run by {tests.name}.")
+    story.line(f"This demo has a bus of its own in {sandbox.root}. The tests are run by {tests.name}.")
     if tests.source != "pytest":
-        story.line("There is no pytest here, so `waitbus run` tells of them: of their end, not of their first failure.")
+        story.line(
+            "There is no pytest here, so `waitbus run` tells the bus when the tests end, not when the first fails."
+        )
     sandbox.write("test_shop.py", tests.text)
     _wake(sandbox, story, tests)
     _time_out(sandbox, story, tests)
@@ -174,7 +178,7 @@ def _play(sandbox: Sandbox, story: Story) -> None:
 
 def _wake(sandbox: Sandbox, story: Story, tests: Tests) -> None:
     """A blocked wait, a failing run, and how long it took from the one to the other."""
-    story.step("wake", "One shell waits until a test fails; another runs the tests, and one does.")
+    story.step("wake", "One shell waits for a test to fail. Another runs the tests, and one fails.")
     words = ["wait", "--source", tests.source, "--match", 'conclusion="failure"', "--timeout", "20s", "--print"]
     waiting = shlex.join(["waitbus", *words])
     story.command(waiting)
@@ -229,7 +233,7 @@ def _speaks(waiter: subprocess.Popen[bytes], cause: subprocess.Popen[bytes]) -> 
 
 
 def _time_out(sandbox: Sandbox, story: Story, tests: Tests) -> None:
-    story.step("timeout", "Nothing more fails, so the next wait runs out of time.")
+    story.step("timeout", "Nothing else fails, so the next wait times out.")
     words = ["wait", "--source", tests.source, "--match", 'conclusion="failure"', "--timeout", "500ms"]
     shown = shlex.join(["waitbus", *words])
     story.command(shown)
@@ -237,7 +241,7 @@ def _time_out(sandbox: Sandbox, story: Story, tests: Tests) -> None:
     waiter = sandbox.start([*WAITBUS, *words])
     printed = b"".join(sandbox.finish(waiter))
     seconds = round(time.monotonic() - began, 2)
-    text = f"timed out; {seconds:.2f} s with the start of the command"
+    text = f"timed out, {seconds:.2f} s after the command was started"
     story.ended("wait: ", shown, waiter.returncode, 124, text, printed)
     story.steps[-1]["seconds"] = seconds
 

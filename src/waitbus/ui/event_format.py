@@ -25,7 +25,8 @@ def add_format(parser: argparse.ArgumentParser, *more: str) -> None:
         "--format",
         choices=[*FORMATS, *more],
         default="text",
-        help="text for people (default), json, cloudevents: an object a line" + "".join([f", {name}" for name in more]),
+        help="text for people (default); json or cloudevents: one object per line"
+        + "".join([f"; {word}" for word in more]),
     )
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
 

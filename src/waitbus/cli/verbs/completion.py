@@ -40,9 +40,11 @@ class Flag:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
-    parser.description = "Print a completion script: verbs, flags, and the values of flags that have few."
+    parser.description = (
+        "Print a completion script that completes verbs, flags, and the values of flags with few values."
+    )
     parser.epilog = _EPILOG
-    parser.add_argument("shell", choices=sorted(SCRIPTS), help="whose script to print")
+    parser.add_argument("shell", choices=sorted(SCRIPTS), help="the shell to print it for")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -152,7 +154,7 @@ _waitbus() {
     )
     if (( CURRENT == 2 )); then
         _describe -t verbs 'verb' verbs
-        _arguments '--help[say more]' '--version[say which one this is]'
+        _arguments '--help[show help]' '--version[print the version]'
         return
     fi
     local verb=$words[2]
@@ -207,7 +209,7 @@ def _escaped(text: str, special: str) -> str:
 def fish() -> str:
     """The script for fish."""
     lines = ["# fish completion for waitbus", "complete -c waitbus -f"]
-    lines.append("complete -c waitbus -n __fish_use_subcommand -l version -d 'say which one this is'")
+    lines.append("complete -c waitbus -n __fish_use_subcommand -l version -d 'print the version'")
     for verb, summary in VERBS.items():
         lines.append(f"complete -c waitbus -n __fish_use_subcommand -a {verb} -d {_fish_quoted(summary)}")
     for verb in VERBS:

@@ -7,20 +7,20 @@ if TYPE_CHECKING:
     import argparse
 
 _EPILOG = """\
-Examples:
+examples:
   waitbus demo          see it work
-  waitbus demo --json   the same for a program: each command, its exit code, the measured wakes
+  waitbus demo --json   the same for a program: each command, its exit code, and the measured wakes
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description = (
-        "See it work in a few seconds, offline, on a bus of its own in a temporary directory: a wait that wakes when\n"
-        "a real test run fails, a wait that runs out of time, one wait for two sources. Leaves nothing behind.\n"
-        "Exit code 0 when every step did what it says, 1 when one did not.\n\n"
-        "A wake is measured from the event's received_at, which its producer stamps before the commit, to the first\n"
-        "byte that the waiting process prints: commit, ring, hub, that process's waking and printing are all in it."
+        "See waitbus work in a few seconds, offline, on a bus of its own in a temporary directory: a wait that wakes\n"
+        "when a real test run fails, a wait that times out, and one wait for two sources. Nothing is left behind.\n"
+        "The exit code is 0 if every step did what it says, else 1.\n\n"
+        "A wake is measured from the event's received_at, which its producer sets before the commit, to the first\n"
+        "byte that the waiting process prints. It includes the commit, the ring, the hub, and that process's own work."
     )
     parser.epilog = _EPILOG
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end and nothing else")

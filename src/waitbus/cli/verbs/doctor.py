@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 UNWELL = 1
 
 _DESCRIPTION = """\
-Look at everything waitbus needs on this machine: Python, SQLite, settings,
-directories and sockets, the hub, the store, the clock. A line for each says ok,
-note, or BAD with what to do. With --integrity, compare the installed files with
-what the installer noted of them instead."""
+Check everything waitbus needs on this machine: Python, SQLite, settings,
+directories and sockets, the hub, the store, the clock. Each gets one line: ok,
+note, or BAD and what to do. With --integrity, compare the installed files with
+what the installer recorded instead."""
 
 _EPILOG = """\
---integrity finds damage and clumsy tampering. Someone who can change these files can change this check, too, and
-bytecode is not looked into: what must hold is waitbus verify-release, run elsewhere on the wheel.
+--integrity finds damage and careless tampering. Someone who can change these files can also change this check, and
+bytecode is not checked. To be certain, run waitbus verify-release on the wheel, on another machine.
 
-exit codes: 0 nothing is bad, 1 something is; with --integrity 0 all files are as installed, 76 some are not (changed,
-missing, foreign or listed without a hash) or METADATA asks for more than waitbus does, 78 there is nothing to compare
-with, as in a source tree
+exit codes: 0 nothing is bad, 1 something is bad. With --integrity: 0 all files are as installed; 76 some are not
+(changed, missing, foreign or listed without a hash), or METADATA asks for more than waitbus does; 78 there is nothing
+to compare with, as in a source tree
 
 examples:
   waitbus doctor

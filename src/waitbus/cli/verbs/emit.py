@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 # Flag, what stands for its value in the help, what it says.
 _PLAIN = (
-    ("source", "NAME", "who saw it, such as agent, ci or cron (needed)"),
-    ("event-type", "NAME", "what kind of event it is (needed)"),
+    ("source", "NAME", "who saw it, such as agent, ci or cron (required)"),
+    ("event-type", "NAME", "what kind of event it is (required)"),
     ("summary", "TEXT", "one line for a person (default: made from the fields)"),
-    ("delivery-id", "TEXT", "idempotency key: the same one again changes nothing (default: a fresh one)"),
+    ("delivery-id", "TEXT", "idempotency key: emitting the same one again changes nothing (default: a new one)"),
     ("owner", "TEXT", "default: local"),
     ("repo", "TEXT", "default: local"),
     ("received-at", "TIME", "epoch seconds, epoch nanoseconds or RFC 3339 (default: now)"),
     (
         "ingest-method",
         "TEXT",
-        "how it was learned (default: manual); backfill for the past, which is never told as news",
+        "how it was learned (default: manual); backfill marks the past, which is never announced as news",
     ),
-    ("payload-json", "JSON|-|@FILE", "the raw payload, from standard input with -; it stays in the store"),
+    ("payload-json", "JSON|-|@FILE", "the raw payload; - reads it from standard input. It stays in the store"),
 )
 _PAYLOAD_BYTES = 16 << 20  # what the store takes at most
 _FORMATS = ("text", "json", "cloudevent", "cloudevents")
@@ -43,12 +43,12 @@ _FLAGS: dict[str, str] = {
     "--field": "field",
 }
 _EPILOG = """\
-Prints the event's id; with --json one line of JSON that says whether this call wrote it.
+Prints the event's id, or with --json one line of JSON that says whether this call wrote it.
 
-JSON lines (-, --stdin, or no words at all where standard input is not a terminal) hold one object each: the names of
-the flags with _ for -, plus "fields"; what `waitbus tail --format json` prints; or a CloudEvents 1.0 object. Flags
-given beside them stand in for what a line lacks. A bad line is reported, a key that comes twice in an object included;
-the rest goes on, and the exit code is 1.
+emit reads JSON lines when given -, --stdin, or no arguments at all and a standard input that is not a terminal. Each
+line is an object: one with the names of the flags (_ for -) and "fields", one that `waitbus tail --format json`
+printed, or a CloudEvents 1.0 object. Flags supply what a line lacks. A bad line, such as one with the same key twice
+in an object, is reported; the other lines are written, and the exit code is 1.
 
 examples:
   waitbus emit --source agent --event-type agent_message --summary 'schema is done'
@@ -107,7 +107,7 @@ def quick(words: list[str]) -> Args | None:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.usage = "waitbus emit --source NAME --event-type NAME [OPTION...]\n       waitbus emit - [OPTION...] < LINES"
-    parser.description = "Write an event: it is committed when this ends, and whoever waits for it wakes."
+    parser.description = "Write an event. It is committed when this command ends, and everyone who waits for it wakes."
     parser.epilog = _EPILOG
     parser.add_argument("lines", nargs="?", metavar="-", help="read JSON lines from standard input")
     for name, metavar, text in _PLAIN:
@@ -117,7 +117,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=JSON",
-        help="a field of the source's own, to be matched on; what is no JSON is text; repeatable",
+        help="one of the source's own fields, for predicates; a value that is not JSON is text; repeatable",
     )
     columns = parser.add_argument_group("fields of the common vocabulary")
     for name, kind in FIELD_COLUMNS.items():

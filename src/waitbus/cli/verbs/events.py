@@ -42,15 +42,16 @@ _CELL = 60  # characters of a table's cell
 _OPERATIONS = 20_000  # of SQLite's machine between two looks at the clock: a few milliseconds
 
 _DESCRIPTION = """\
-Ask the store in SQL: one SELECT (or WITH … SELECT) on the table `events`, in
-which every field is a column. Without SQL: the newest 20 events. The store is
-opened read-only; nothing can be changed from here."""
+Query the store in SQL: one SELECT (or WITH … SELECT) on the table `events`.
+Without SQL, print the newest 20 events. The store is opened read-only: nothing
+can be changed from here."""
 
 _EPILOG = """\
-Text is a table on a terminal and tab-separated elsewhere. Among the columns: seq event_id received_at (ns) source
-event_type owner repo conclusion status summary fields_json payload_json, and all that --match knows by a plain name.
+Text is a table on a terminal, and tab-separated elsewhere. The columns include seq event_id received_at (ns) source
+event_type owner repo conclusion status summary fields_json payload_json; pragma_table_xinfo('events') lists them all.
+A source's own field is read from fields_json: json_extract(fields_json, '$.step').
 
-exit codes: 0, 2 for SQL that cannot be run, 124 when it took longer than --timeout
+exit codes: 0, 2 for SQL that cannot be run, 124 if it took longer than --timeout
 
 examples:
   waitbus events
@@ -68,15 +69,17 @@ class SqlError(WaitbusError):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("sql", nargs="?", metavar="SQL", type=as_text, help="the statement; - reads it from stdin")
     parser.add_argument(
-        "--limit", metavar="N", type=int, help=f"rows at most, 0 for all (default: {LIMIT}; without SQL {NEWEST})"
+        "sql", nargs="?", metavar="SQL", type=as_text, help="the statement; - reads it from standard input"
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=int, help=f"print at most N rows; 0: all (default: {LIMIT}; without SQL {NEWEST})"
     )
     parser.add_argument(
         "--timeout",
         metavar="DURATION",
         type=duration,
-        help="stop after this time, read or not (default: 30s for the statement alone)",
+        help=f"stop after this time, even if not all is read (default: {_TIMEOUT_SEC:g}s for the statement alone)",
     )
     add_format(parser, "csv", "tsv")
 

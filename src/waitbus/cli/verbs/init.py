@@ -44,9 +44,9 @@ CONFIG = """\
 """
 
 _DESCRIPTION = """\
-Make the directories (yours alone), the store, and a config file with every
-setting commented out; take over the events of 0.2.0 if its store is there, once.
-What exists stays as it is: run it as often as you like."""
+Make the directories (accessible only to you), the store, and a config file with
+every setting commented out. If there is a store of 0.2.0, import its events,
+once. What exists is left as it is, so you can run this as often as you like."""
 
 _EPILOG = """\
 examples:
@@ -66,7 +66,7 @@ NEXT_STEPS = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("--dry-run", action="store_true", help="say what would be made, and make nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be made, and make nothing")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--store-only", action="store_true", help=argparse.SUPPRESS)  # `migrate` of 0.2.0
 

@@ -27,29 +27,30 @@ TIMED_OUT = 124
 _AT_ONCE = 100
 
 DESCRIPTION = """\
-Block until an event matches, then run a command: once, and end with its exit
-code; with --loop on every match, one after the other, none lost while the
-command runs; with --restart on the newest match only, ending a command that
-still runs.
+Block until an event matches, run a command, and exit with its code. With --loop,
+run the command for every match, one after another; matches that arrive while it
+runs are not lost. With --restart, run it for the newest match only; a command
+that is still running is ended first.
 
-The command is run as it is, without a shell. The event is in its environment
-(WAITBUS_SOURCE, WAITBUS_CONCLUSION, WAITBUS_SUMMARY, ...; fields of other names
-as WAITBUS_FIELD_NAME; null is unset) and, as JSON, in the file whose name is in
-WAITBUS_EVENT_FILE. No text of an event ever becomes a word of the command. Do
-not let a shell of your own read it as code, either: quote "$WAITBUS_SUMMARY".
-What is too large for the environment is in the file alone, and on says so.
+The command runs as given, without a shell. The event is in its environment
+(WAITBUS_SOURCE, WAITBUS_CONCLUSION, WAITBUS_SUMMARY, ...; a source's own fields
+as WAITBUS_FIELD_NAME; null is left unset) and, as JSON, in the file named by
+WAITBUS_EVENT_FILE. A field that is too large for the environment is only in the
+file, and on says so. Text of an event never becomes an argument of the command.
+If you run a shell yourself, quote what it expands: "$WAITBUS_SUMMARY".
 
-With a terminal in the foreground the command shares it, and its keys. With
---restart, or in the background, it has a process group of its own: Ctrl-C,
-Ctrl-\\ and Ctrl-Z end and stop it with us, and it reads /dev/null where our
-standard input is a terminal. Any other signal that would end us reaches it."""
+In the foreground of a terminal, the command shares the terminal and its keys.
+With --restart, or in the background, it has a process group of its own: Ctrl-C,
+Ctrl-\\ and Ctrl-Z end and stop it together with waitbus, and it reads /dev/null
+if standard input is a terminal. Any other signal that would end waitbus is
+passed on to the command."""
 
 EPILOG = """\
 exit codes:
-  once: the command's own, 128+n when signal n killed it, 126 or 127 when it
-  cannot be run; 124 when no event came in time; 2 wrong usage, or no hub;
-  130 interrupted. --loop and --restart end by --timeout or a signal only, or
-  when there is no such command, or it cannot be run.
+  without --loop and --restart: the command's own; 128+n if signal n killed it;
+  126 or 127 if it cannot be run; 124 if no event came in time; 2 wrong usage,
+  or no hub; 130 interrupted. --loop and --restart end only when --timeout
+  passes, when a signal comes, or when the command cannot be run.
 
 examples:
   waitbus on conclusion=failure --source pytest -- notify-send 'tests failed'
@@ -68,15 +69,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PREDICATE",
         nargs="*",
         type=predicate,
-        help=f"{PREDICATES}; none: any event",
+        help=f"{PREDICATES}. Without one, any event matches",
     )
-    parser.add_argument("--match", metavar="PREDICATE", type=predicate, action="append", default=[], help="one more")
+    parser.add_argument(
+        "--match", metavar="PREDICATE", type=predicate, action="append", default=[], help="another predicate"
+    )
     parser.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")
-    parser.add_argument("--loop", action="store_true", help="go on reacting")
-    parser.add_argument("--restart", action="store_true", help="end the running command for a newer event, and go on")
-    parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end with 124 when idle for so long")
-    parser.add_argument("--since", metavar="WHEN", help="begin in the past: a duration (10m), an event_id, or start")
-    parser.add_argument("--no-autostart", action="store_true", help="start no hub; end with 2 when none runs")
+    parser.add_argument("--loop", action="store_true", help="run the command for every match")
+    parser.add_argument("--restart", action="store_true", help="end a running command when a newer event matches")
+    parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end with 124 after this long without one")
+    parser.add_argument("--since", metavar="WHEN", help="start in the past: a duration (10m), an event_id, or start")
+    parser.add_argument("--no-autostart", action="store_true", help="do not start a hub; end with 2 if none is running")
     parser.set_defaults(command=[])
     # argparse cannot tell where predicates end and the command begins once it has dropped the `--` between them.
     parse = parser.parse_known_args

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from waitbus.store.prune import PruneReport
 
 _DESCRIPTION = """\
-Delete the oldest events until the limits hold: by age those received earlier,
-by size and count those written first. Limits that are not given are those of the
-config file (30 days and 1 GiB, unless it says otherwise); 0 stands for none. It
-works in small steps beside a running hub and busy producers."""
+Delete the oldest events until the limits hold. The limit on age goes by
+received_at; those on size and count delete the events that were written first.
+A limit that is not given is taken from the config file (by default 30 days and
+1 GiB); 0 means no limit. It works in small steps, beside a running hub and busy
+producers."""
 
 _EPILOG = """\
 examples:
@@ -35,15 +36,17 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("--max-age", metavar="DURATION", type=duration, help="delete what is older, such as 30d")
-    parser.add_argument("--max-size", metavar="SIZE", type=_size, help="delete the oldest beyond this, such as 500MB")
-    parser.add_argument("--max-rows", metavar="N", type=_rows, help="delete the oldest beyond this many")
-    parser.add_argument("--vacuum", action="store_true", help="give all freed space back to the disk")
+    parser.add_argument(
+        "--max-age", metavar="DURATION", type=duration, help="delete events older than this, such as 30d"
+    )
+    parser.add_argument("--max-size", metavar="SIZE", type=_size, help="keep the store below this size, such as 500MB")
+    parser.add_argument("--max-rows", metavar="N", type=_rows, help="keep at most this many events")
+    parser.add_argument("--vacuum", action="store_true", help="return all freed space to the disk")
     parser.add_argument(
         "--dry-run",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="say what would be deleted, and delete nothing",
+        help="print what would be deleted, and delete nothing",
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
 
@@ -58,7 +61,7 @@ def _size(text: str) -> int:
 def _rows(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) < 19:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of events: write 0 or more")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of events: write 0 or more")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,13 +30,13 @@ ONLY_PRINTS = True  # what is printed is all it is for
 _PAGE = 500
 
 _DESCRIPTION = """\
-Print events of the past, in the order in which they were written. SINCE is a
-duration back from now (1h), an event_id (strictly after it), or start, which is
-the default. A duration goes by when an event was written; by received_at where
-it was imported or back-filled."""
+Print past events in the order in which they were written. SINCE is a duration
+back from now (1h), an event_id (replay begins strictly after it), or start,
+which is the default. A duration is compared with the time an event was written,
+or with received_at if the event was imported or back-filled."""
 
 _EPILOG = """\
---coalesce prints one line for each run, job, alert, container or process: its last word.
+--coalesce prints only the last event of each run, job, alert, container and process.
 
 examples:
   waitbus replay 1h
@@ -50,13 +50,13 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("since", nargs="?", metavar="SINCE", help="where to begin (default: start)")
+    parser.add_argument("since", nargs="?", metavar="SINCE", help="where to start (default: start)")
     parser.add_argument("--since", metavar="WHEN", dest="since_flag", help="the same as SINCE")
     add_filters(parser)
-    parser.add_argument("--coalesce", action="store_true", help="only the last event of each run")
+    parser.add_argument("--coalesce", action="store_true", help="print only the last event of each run")
     ends = parser.add_mutually_exclusive_group()
-    ends.add_argument("--limit", metavar="N", type=count, help="at most so many, the oldest")
-    ends.add_argument("--last", metavar="N", type=count, help="at most so many, the newest")
+    ends.add_argument("--limit", metavar="N", type=count, help="print at most N events, the oldest")
+    ends.add_argument("--last", metavar="N", type=count, help="print at most N events, the newest")
     add_format(parser)
 
 

@@ -29,18 +29,19 @@ ARGV_BYTES = 4096
 PATIENCE_SEC = 1.0
 
 _DESCRIPTION = """\
-Run a command as it would run without us, and tell the bus: process_started with
-its pid, process_exited with exit code, signal, duration and last lines. Output
-passes through live and unchanged, a terminal stays a terminal, every signal
-that would end us reaches the command instead, and the exit code is its own."""
+Run a command exactly as it would run alone, and tell the bus about it: an event
+process_started with its pid, and an event process_exited with its exit code,
+signal, duration and last lines of output. Output passes through live and
+unchanged, a terminal stays a terminal, a signal that would end waitbus is passed
+on to the command, and the exit code is the command's."""
 
 _EPILOG = """\
-What is told stays in the store (a directory of yours alone) as long as other events do: the command's words, unless
---no-argv is given, and its last lines, unless --tail 0 is. With --tail 0 the command keeps our own output streams,
-which full-screen programs need, and so does what it leaves running in the background. A bus that cannot be told, or
-not within a second of the command's end, is a warning.
+The store, which only you can read, keeps the command's arguments and last lines as long as it keeps other events.
+--no-argv leaves out the arguments, and --tail 0 leaves out the last lines. With --tail 0 the command writes to
+waitbus's own output streams directly, which full-screen programs and programs left in the background need. If the bus
+cannot be told within a second of the command's end, run prints a warning.
 
-exit codes: the command's; 126 it cannot be run, 127 there is no such command, 128+n it was killed by signal n
+exit codes: the command's; 126 it cannot be run, 127 there is no such command, 128+n signal n killed it
 
 examples:
   waitbus run -- make -j8
@@ -54,15 +55,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "waitbus run [OPTION...] -- COMMAND [ARGUMENT...]"
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument(
-        "--name", metavar="NAME", type=as_text, help="what others wait for: the field name (default: the program's)"
+        "--name", metavar="NAME", type=as_text, help="the field name, which others wait for (default: the program's)"
     )
-    parser.add_argument("--no-argv", action="store_true", help="tell the program's name alone, not its arguments")
+    parser.add_argument("--no-argv", action="store_true", help="tell only the program's name, not its arguments")
     parser.add_argument(
         "--tail",
         metavar="LINES",
         type=int,
         default=TAIL_LINES,
-        help=f"how many last lines of output to tell (default: {TAIL_LINES}; 0: none)",
+        help=f"how many of the last lines of output to tell (default: {TAIL_LINES}; 0: none)",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run, without a shell")
 

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 _EPILOG = """\
 examples:
   waitbus serve                       run the hub until Ctrl-C
-  waitbus serve hub --idle-exit 10m   leave when nobody was connected for ten minutes
+  waitbus serve hub --idle-exit 10m   exit after ten minutes with nobody connected
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description = (
-        "Run the hub in the foreground: it wakes on every commit and sends each event to the subscribers it matches.\n"
-        "Clients start one by themselves when none runs; a second one for the same state directory is refused."
+        "Run the hub in the foreground. It wakes on every commit and sends each event to the subscribers that it\n"
+        "matches. Clients start a hub themselves if none is running. A second hub for the same store is refused."
     )
     parser.epilog = _EPILOG
     parser.add_argument("component", nargs="?", choices=["hub"], default="hub", help="what to run (default: hub)")
@@ -28,10 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--idle-exit",
         metavar="DURATION",
         type=duration,
-        help="leave when nobody was connected for so long (default: stay)",
+        help="exit after this long with nobody connected (default: stay)",
     )
     parser.add_argument(
-        "--ready-fd", metavar="N", type=int, help="write one line to this descriptor when it listens, then close it"
+        "--ready-fd", metavar="N", type=int, help="write one line to this descriptor when the hub listens; close it"
     )
 
 

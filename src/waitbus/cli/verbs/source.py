@@ -14,10 +14,11 @@ from waitbus.verify.report import Report, Unusable
 
 _GITHUB = re.compile(r"https://github\.com/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", re.ASCII)
 
-_DESCRIPTION = "Say whether an installed source of a third party is what its publisher gave to PyPI. It is not run."
+_DESCRIPTION = "Check that an installed third-party source is what its publisher uploaded to PyPI. It is not run."
 _EPILOG = """\
-verify compares three things: the installed files with what the installer noted; those with the wheel you name, such as
-one from pip download --no-deps NAME==VERSION; and, by pypi-attestations, the wheel with the publisher you expect.
+verify makes three comparisons: the installed files with what the installer recorded; those files with the wheel you
+name, such as one from pip download --no-deps NAME==VERSION; and, with pypi-attestations, the wheel with the publisher
+you expect.
 
 exit codes: 0 all three agree, 76 something is wrong, 78 something could not be checked, 66 there is no such source
 
@@ -31,9 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("action", choices=["verify"], help="what to do")
     parser.add_argument("name", metavar="NAME", help="the source's name, as its entry point gives it")
-    parser.add_argument("--wheel", metavar="FILE", help="the wheel that PyPI has of the version installed")
+    parser.add_argument("--wheel", metavar="FILE", help="PyPI's wheel of the installed version")
     parser.add_argument(
-        "--repository", metavar="URL", type=_repository, help="who should have published it: https://github.com/..."
+        "--repository", metavar="URL", type=_repository, help="the repository it must come from: https://github.com/..."
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
 

@@ -20,8 +20,8 @@ ONLY_PRINTS = True  # what is printed is all it is for
 _HOUR_NS = 3600 * 1_000_000_000
 
 _DESCRIPTION = """\
-Count the events in the store by source and type: all, those of the last hour
-and of the last day; and say how big the store is."""
+Count the events in the store by source and type, in total, in the last hour and
+in the last day, and print how large the store is."""
 _EPILOG = """\
 examples:
   waitbus stats

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 UNWELL = 1
 
-_DESCRIPTION = "Say whether the bus is well: the hub and how long it runs, the store and how big it is, the last event."
+_DESCRIPTION = """\
+Say whether the bus works: whether a hub is running and for how long, how large
+the store is, and what the last event was."""
 _EPILOG = """\
-exit codes: 0 all is well, 1 no hub runs, or something is wrong
+exit codes: 0 all is well, 1 no hub is running or something is wrong
 
 examples:
   waitbus status

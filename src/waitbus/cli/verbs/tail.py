@@ -22,11 +22,12 @@ TIMED_OUT = 124
 _POLL_MAX_SEC = 86_400.0
 
 _DESCRIPTION = """\
-Print every event that matches, as it comes, until Ctrl-C. A hub is started if
-none runs, and one that restarts is returned to without missing an event."""
+Print every event that matches, as it arrives, until Ctrl-C. If no hub is
+running, one is started. If the hub restarts, tail reconnects and misses no
+event."""
 
 _EPILOG = """\
-exit codes: 0, or 124 when --timeout passed before --count events came
+exit codes: 0, or 124 if --timeout passed before --count events arrived
 
 examples:
   waitbus tail
@@ -41,11 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     add_filters(parser)
-    parser.add_argument("--since", metavar="WHEN", help="begin in the past: a duration (10m), an event_id, or start")
-    parser.add_argument("--count", metavar="N", type=count, help="end after so many events")
+    parser.add_argument("--since", metavar="WHEN", help="start in the past: a duration (10m), an event_id, or start")
+    parser.add_argument("--count", metavar="N", type=count, help="end after this many events")
     parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end after this time")
     add_format(parser)
-    parser.add_argument("--no-autostart", action="store_true", help="start no hub; end with 2 when none runs")
+    parser.add_argument("--no-autostart", action="store_true", help="do not start a hub; end with 2 if none is running")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,24 +12,25 @@ from waitbus.verify.report import Report, Unusable
 _CLOSING = {
     "verified": "verified: these are the bytes that were vouched for",
     "failed": "failed: do not install this file",
-    "not authenticated": "not authenticated: nothing speaks against this file, and nobody has vouched for it",
-    "incomplete": "incomplete: the file was vouched for, and a tool that you named has given no answer",
+    "not authenticated": "not authenticated: nothing is wrong with this file, but nobody has vouched for it",
+    "incomplete": "incomplete: the file was vouched for, but a tool that you named gave no answer",
 }
 
 _DESCRIPTION = """\
-Check a file of a waitbus release before you use it: the wheel, the sdist, or
-what lies beside them. Verified means that these very bytes are vouched for, by
-a signature of the release's own workflow or by a list of checksums that you
-have from elsewhere. What is in the file does not matter then, and is not read."""
+Check a file of a waitbus release before you use it: the wheel, the sdist, or a
+file published beside them. Verified means that exactly these bytes are vouched
+for, by a signature of the release's own workflow or by a list of checksums that
+you got from elsewhere. The contents of the file are not inspected."""
 
 _EPILOG = """\
-Signatures are handed to gh, cosign and pypi-attestations, those of them that are on PATH: one has to vouch for the
-file, and none may refuse it. They ask GitHub's, Sigstore's and PyPI's servers, or take FILE.sigstore.json, which lies
-beside each file of a release. A list of checksums is as good as the place that you have it from: one that lay beside
-the file says no more than the file. A third way needs nobody's word: packaging/rebuild.sh, in a clone, builds it again.
+Signatures are checked by gh, cosign and pypi-attestations, as far as they are on PATH: one has to vouch for the file,
+and none may refuse it. They ask the servers of GitHub, Sigstore and PyPI, or read FILE.sigstore.json, which is
+published beside each file of a release. A list of checksums is as trustworthy as the place you got it from: one that
+came with the file proves nothing more than the file does. packaging/rebuild.sh, in a clone, trusts nobody: it builds
+the file again.
 
-exit codes: 0 verified, 76 something is wrong, 78 nobody vouched for it, or a tool that you named could not look,
-65 this is no file of a release, 66 there is no such file
+exit codes: 0 verified, 76 something is wrong, 78 nobody vouched for it or a tool that you named could not check it,
+65 this is not a file of a release, 66 there is no such file
 
 examples:
   waitbus verify-release waitbus-0.3.0-py3-none-any.whl --version 0.3.0
@@ -42,20 +43,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("file", metavar="FILE", help="the wheel, the sdist, a bill of materials, ...")
-    parser.add_argument("--version", metavar="V", help="the version it must be")
+    parser.add_argument("--version", metavar="V", help="the version it must have")
     parser.add_argument(
-        "--sums", metavar="FILE", help="a SHA256SUMS that you trust: it must name this file and its hash"
+        "--sums", metavar="FILE", help="a SHA256SUMS file that you trust; it must list this file with its hash"
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--signature",
         action="append",
         choices=list(signatures.TOOLS),
-        help="this tool must vouch for it (again: this one, too; default: any that is there)",
+        help="this tool must vouch for the file; can be given several times (default: any tool that is installed)",
     )
-    which.add_argument("--no-signatures", action="store_true", help="do not ask who signed it")
+    which.add_argument("--no-signatures", action="store_true", help="do not check signatures")
     parser.add_argument(
-        "--bundle", metavar="FILE", help=f"its attestation (default: FILE{signatures.BUNDLE}, if there)"
+        "--bundle", metavar="FILE", help=f"its attestation (default: FILE{signatures.BUNDLE}, if it exists)"
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
 

@@ -31,23 +31,25 @@ if TYPE_CHECKING:
     from waitbus.client.rules import Outcome, Rule
 
 DESCRIPTION = """\
-Block until an event matches, using no CPU meanwhile. With no condition, any
-event ends it.
+Block until an event matches, using no CPU meanwhile. Without a condition, any
+event ends the wait.
 
-Without --since only what is committed from now on counts; --sha looks back at
-all that is kept. A hub is started if none runs, and one that restarts is
-returned to without missing an event.
+Without --since, only events committed from now on count. --sha looks back at
+everything the store still holds. If no hub is running, one is started. If the
+hub restarts, the wait reconnects and misses no event.
 
 Standard output stays empty unless --print is given. Standard error gets one
-line on how it ended when that was not well, or when it is a terminal."""
+line that says how the wait ended, if the exit code is not 0 or if standard
+error is a terminal."""
 
 EPILOG = """\
 exit codes:
-  0    matched; with --sha or --verdict, and the conclusion is success; with
-       --quiet, nothing matched for so long
+  0    matched; with --sha or --verdict, the conclusion is also success; with
+       --quiet, nothing matched for that long
   1    a conclusion of failure, cancelled, timed_out or startup_failure; or
        --fail-if matched
   2    wrong usage, or no hub
+  70   an unexpected error: a fault of waitbus or of the machine
   124  timed out
   130  interrupted
 
@@ -82,13 +84,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=as_text,
         action="append",
         default=[],
-        help="only this workflow: its display name, its file (ci.yml) or its id; several are allowed",
+        help="only this workflow: its display name, its file (ci.yml) or its id; can be given several times",
     )
-    what.add_argument("--sha", metavar="HEX", type=sha, help="the first CI run of this commit that ends (7-40 digits)")
+    what.add_argument("--sha", metavar="HEX", type=sha, help="the first CI run of this commit to end (7-40 digits)")
     what.add_argument(
         "--all-runs",
         action="store_true",
-        help="with --sha: 1 at the first failure, 0 when every workflow's newest run ended well",
+        help="with --sha: end with 1 at the first failure, and with 0 when the newest run of every workflow ended well",
     )
     for flag, meaning in (("--all-of", "each of these, in any order"), ("--first-of", "whichever comes first")):
         what.add_argument(
@@ -100,7 +102,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
             default=[],
             help=f"{meaning}; * is any source",
         )
-    what.add_argument("--quiet", metavar="DURATION", type=duration, help="that nothing matches for so long")
+    what.add_argument(
+        "--quiet", metavar="DURATION", type=duration, help="end with 0 when nothing matches for this long"
+    )
     _configure_end(parser.add_argument_group("how it ends"))
 
 
@@ -108,7 +112,8 @@ def _configure_end(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--verdict",
         action="store_true",
-        help="a match counts when its conclusion is a verdict (0 or 1), or when it has neither status nor conclusion",
+        help="exit with the verdict of the event that matched (0 or 1); an event still under way does not count, and "
+        "one that has neither status nor conclusion ends the wait with 0",
     )
     how.add_argument(
         "--fail-if",
@@ -116,19 +121,21 @@ def _configure_end(how: argparse._ArgumentGroup) -> None:
         type=predicate,
         action="append",
         default=[],
-        help="end with 1 when this comes; --source, --repo, --sha and --workflow narrow it, too, --match does not",
+        help="end with 1 when this matches; --source, --repo, --sha and --workflow also apply to it, --match does not",
     )
-    how.add_argument("--timeout", metavar="DURATION", type=duration, help="end with 124 then; 0: look once, and end")
-    how.add_argument("--since", metavar="WHEN", help="begin in the past: a duration (10m), an event_id, or start")
+    how.add_argument(
+        "--timeout", metavar="DURATION", type=duration, help="end with 124 after this time; 0: look once, and end"
+    )
+    how.add_argument("--since", metavar="WHEN", help="start in the past: a duration (10m), an event_id, or start")
     how.add_argument(
         "--settle",
         metavar="DURATION",
         type=duration,
-        help=f"with --sha: how long a newer run may take to appear ({SETTLE_SEC:g}s)",
+        help=f"with --sha: how long a newer run may take to appear (default: {SETTLE_SEC:g}s)",
     )
-    how.add_argument("--print", action="store_true", help="print what decided, an event a line, as JSON")
+    how.add_argument("--print", action="store_true", help="print the events that decided, as JSON, one per line")
     how.add_argument("--json", action="store_true", dest="print", help="the same as --print")
-    how.add_argument("--no-autostart", action="store_true", help="start no hub; end with 2 when none runs")
+    how.add_argument("--no-autostart", action="store_true", help="do not start a hub; end with 2 if none is running")
     # Who starts both the wait and what it waits for learns here that nothing can be missed any more.
     how.add_argument("--ready-fd", metavar="N", type=int, help=argparse.SUPPRESS)
 
