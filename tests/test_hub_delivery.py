@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -215,7 +216,7 @@ def test_a_fault_of_one_event_is_logged_once_and_passed(
 
     scene(scenario)
     (line,) = capfd.readouterr().err.splitlines()
-    assert "is passed over: ZeroDivisionError at test_hub_delivery.py:" in line
+    assert re.search(r"skipped event \w+: ZeroDivisionError at test_hub_delivery\.py:", line)
     assert "no such luck" in line
 
 
@@ -253,7 +254,7 @@ def test_a_subscriber_that_cannot_be_handed_its_bytes_is_closed_and_nobody_else(
     scene(scenario)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "a subscriber is closed: ZeroDivisionError" in lines[0]
+    assert "closed a subscriber: ZeroDivisionError" in lines[0]
 
 
 def test_a_fault_that_nothing_expects_leaves_the_hub_up(
@@ -332,7 +333,7 @@ def test_who_was_slow_joins_the_others_when_it_has_been_quick_for_a_while(
         one = client()
         await one.subscribe(match=glob("b*"))
         (connection,) = connections(hub)
-        connection.slow()
+        connection.mark_slow()
         hub._fanout.discard(connection)
         hub._replay.fall_behind(connection, hub.reader.cursor)
         n = 0

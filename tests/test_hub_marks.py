@@ -142,7 +142,7 @@ def test_no_mark_of_a_store_outlives_it(scene: Run, settings: Settings) -> None:
         await costly.subscribe(match={"key": "delivery_id", "op": "glob", "value": "?"})
         for connection in connections(hub):
             if connection.predicate is not None and connection.predicate.has_patterns:
-                connection.slow()
+                connection.mark_slow()
                 hub._fanout.discard(connection)
                 hub._replay.fall_behind(connection, hub.reader.cursor)
         assert sum(one.session.is_replaying for one in connections(hub)) == 2

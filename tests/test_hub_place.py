@@ -233,7 +233,7 @@ def test_a_hub_whose_place_was_taken_listens_elsewhere_until_it_is_free(
     other = hubs(WAITBUS_STATE_DIR=str(bus_dir / "state2"))
     os.kill(hub.pid, signal.SIGCONT)
     assert f"another hub (pid {other.pid}, for {other.settings.store})" in log.until(settings.broadcast_socket)
-    log.until("bell.sock meanwhile")
+    log.until("bell.sock until then")
     holder = hublock.read(settings.hub_lock)
     assert holder.broadcast not in (None, settings.broadcast_socket)
     assert ack_of(settings.broadcast_socket)["store"] == other.settings.store
@@ -261,7 +261,7 @@ def ack_of(path: str) -> dict[str, object]:
 
 def test_a_lock_that_was_removed_is_taken_again(log: Log, hub: HubProcess, settings: Settings, cli: Cli) -> None:
     os.unlink(settings.hub_lock)
-    log.until("holding it again")
+    log.until("locked it again")
     assert hublock.read(settings.hub_lock).pid == hub.pid
     refused(cli, "already runs", WAITBUS_RUNTIME_DIR=f"{settings.runtime_dir}2")
 
@@ -292,7 +292,7 @@ def test_a_store_moved_behind_a_link_is_locked_where_it_is_now(
     assert hublock.read(str(bus_dir / "a" / "hub-x.db.lock")).pid == unstarted_hub.pid
     (bus_dir / "new").symlink_to(bus_dir / "b" / "x.db")
     os.rename(bus_dir / "new", link)
-    log.until("holding it again")
+    log.until("locked it again")
     assert hublock.read(str(bus_dir / "b" / "hub-x.db.lock")).pid == unstarted_hub.pid
 
 

@@ -1,4 +1,4 @@
-"""The hub: reads what was committed and sends it to whom it concerns.
+"""The hub: reads committed events from the store and sends each to the subscribers that match it.
 
-`session` is sans-I/O, `server` is the asyncio shell.
+`session` is sans-I/O; `server` is the asyncio shell around it.
 """

@@ -1,4 +1,4 @@
-"""One subscriber's socket, bound to its session: reads to notice the end, writes as the peer takes it."""
+"""One subscriber's socket and its session: reads the first frame and the end, writes as fast as the peer reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from waitbus.predicate import Predicate
 
     class Owner(Protocol):
-        """What a connection tells the server."""
+        """The methods of the server that a connection calls."""
 
         def on_subscribed(self, connection: Connection) -> None: ...
         def on_drained(self, connection: Connection) -> None: ...
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
         def on_closed(self, connection: Connection) -> None: ...
 
 
-# Who was slow to match has to be quick in so many turns before it is taken for quick.
+# A subscriber whose predicate was slow counts as slow until it has been quick for this many turns.
 _SLOW_TURNS = 32
 _READ_BYTES = 65536
 _BURST_BYTES = 65536
 
 
 class Connection:
-    """Non-blocking reads and gathering writes on the loop, without a transport: memory a subscriber is a budget."""
+    """Non-blocking reads and gathering writes on the event loop.
+
+    It uses no asyncio transport, because each would cost memory for every subscriber.
+    """
 
     __slots__ = ("_loop", "_owner", "_slow_turns", "_socket", "_writing", "predicate", "session")
 
@@ -44,35 +47,35 @@ class Connection:
         loop.add_reader(sock.fileno(), self._on_readable)
 
     def push(self, frame: bytes) -> bool:
-        """Queue a frame; in a burst, hand over what the peer takes now, so that only what it leaves counts as lag."""
+        """Queue a frame. In a burst, first send what the peer takes now, so that only the rest counts as its lag."""
         if self.session.queued_bytes > _BURST_BYTES and not self._writing:
             self._send()
         return self.session.push(frame)
 
     @property
     def is_slow(self) -> bool:
-        """Whether its predicate took long lately: such a subscriber is served apart from the others."""
+        """Whether this subscriber's predicate was slow lately. Slow subscribers are served apart from the others."""
         return self._slow_turns > 0
 
-    def slow(self) -> None:
-        """Its predicate took long just now."""
+    def mark_slow(self) -> None:
+        """Note that the predicate took long just now."""
         self._slow_turns = _SLOW_TURNS
 
-    def rest(self) -> None:
-        """Another turn of it begins."""
+    def begin_turn(self) -> None:
+        """Note that another turn begins. After `_SLOW_TURNS` of them a slow subscriber counts as quick again."""
         self._slow_turns = max(0, self._slow_turns - 1)
 
     def reject(self, frame: Mapping[str, Any]) -> None:
-        """Say a last word, and end when it is out."""
+        """Queue `frame` as the last one and end once it is sent."""
         self.session.reject(frame)
         self.flush()
 
     def abort(self) -> None:
-        """End as soon as it is flushed; what is queued is dropped."""
+        """Drop the queue. The next `flush` closes the socket."""
         self.session.abort()
 
     def flush(self) -> None:
-        """Send as much as the peer takes now; go on when it can take more."""
+        """Send as much as the peer takes now, and the rest whenever it can take more. Close if the session is over."""
         session = self.session
         if session.is_closed:
             self.close()
@@ -87,7 +90,7 @@ class Connection:
             self._loop.add_writer(self._socket.fileno(), self._on_writable)
 
     def close(self) -> None:
-        """Close at once; what is still queued is dropped. Telling the owner happens once."""
+        """Close at once and drop the queue. Only the first call tells the owner."""
         if self._socket.fileno() < 0:
             return
         self._loop.remove_reader(self._socket.fileno())
@@ -102,7 +105,7 @@ class Connection:
         while session.queued_bytes:
             try:
                 buffers = session.buffers()
-                # One frame is the common case, and then a plain send is the shorter way.
+                # Most often there is one frame, and a plain send is cheaper.
                 gather = len(buffers) > 1
                 session.sent(self._socket.sendmsg(buffers) if gather else self._socket.send(buffers[0]))
             except BlockingIOError:

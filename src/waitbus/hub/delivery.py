@@ -1,7 +1,7 @@
-"""Handing an event to a subscriber so that neither can stop another.
+"""Hands an event to a subscriber so that neither a bad event nor a bad subscriber can stop the others.
 
-Whatever an event does to matching or encoding is caught here, logged once, and passed. A subscriber that cannot be
-handed its bytes is closed. Live delivery and replay both go this way.
+If an event makes matching or encoding raise, the error is logged once and the event is skipped. A subscriber whose
+queue cannot take the bytes is closed. Live delivery and replay both use this.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from waitbus.hub.connection import Connection
 
-# So many different faults are remembered as logged; after that the oldest may be logged again.
+# How many different faults are remembered as logged. Beyond that the oldest is forgotten and may be logged again.
 _FAULTS = 256
 
 
 class Parcel:
-    """An event on its way: its place, its frame, and its bytes, made at most once and only if somebody wants it."""
+    """An event on its way to subscribers: its seq, its frame, and its bytes, which are encoded on first use."""
 
     __slots__ = ("_bytes", "_is_made", "frame", "seq")
 
@@ -32,7 +32,7 @@ class Parcel:
         self._is_made = False
 
     def encoded(self) -> bytes:
-        """The frame's bytes. Raises what encoding raises, the first time; after that they are empty."""
+        """Return the encoded frame. If encoding fails, the first call raises the error and later calls return b""."""
         if not self._is_made:
             self._is_made = True
             self._bytes = encode_event(self.frame)
@@ -47,9 +47,9 @@ class Delivery:
         self._logged: dict[object, None] = {}
 
     def offer(self, connection: Connection, parcel: Parcel) -> bool:
-        """Queue an event for a subscriber that it concerns. Whether there is something to send now, or to close.
+        """Queue an event for a subscriber if it matches. Returns whether the connection must be flushed now.
 
-        Raises nothing but ``MemoryError``.
+        Raises only ``MemoryError``.
         """
         try:
             predicate = connection.predicate
@@ -57,7 +57,7 @@ class Delivery:
         except MemoryError:
             raise
         except Exception as error:
-            self.fault(f"event {parcel.frame.get('event_id')} is passed over", error, parcel.seq)
+            self.fault(f"skipped event {parcel.frame.get('event_id')}", error, parcel.seq)
             return False
         if not data:
             return False
@@ -70,12 +70,12 @@ class Delivery:
         return True
 
     def abandon(self, connection: Connection, error: Exception) -> None:
-        """Close a subscriber for a fault of ours that concerns it alone."""
-        self.fault("a subscriber is closed", error)
+        """Close a subscriber because of an internal error that concerns it alone."""
+        self.fault("closed a subscriber", error)
         connection.abort()
 
     def fault(self, what: str, error: BaseException, about: object = None) -> None:
-        """Log a fault of ours in one line, once; `about` is which of several it is."""
+        """Log an internal error once, in one line. `about` tells apart errors that are raised at the same place."""
         where = _place_of(error)
         key = (type(error), where, about)
         if key in self._logged:
@@ -87,7 +87,7 @@ class Delivery:
 
 
 def _place_of(error: BaseException) -> str:
-    """File and line where it was raised."""
+    """Return the file name and line where `error` was raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

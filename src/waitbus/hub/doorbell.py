@@ -1,4 +1,4 @@
-"""The bell: any byte on the stream doorbell, or any datagram on the bell beside it, means "look at the store"."""
+"""The bell: any byte on the doorbell (stream), or any datagram on the bell beside it, means "look at the store"."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
     from waitbus.hub.listen import Listeners
 
-# A ringer that stays connected may ring again; past this many the one that came first is let go.
+# A program may stay connected to the doorbell and ring again. Past this many, the oldest connection is closed.
 _MAX_OPEN = 64
-# So many datagrams are taken at once: whoever rings without end must not keep the hub from looking.
+# How many datagrams are read at once. The limit keeps a program that rings endlessly from blocking the hub.
 _AT_ONCE = 256
 _RETRY_SEC = 1.0
 
 
 class Doorbell:
-    """Turns rings into calls of `ring`, however many there are at once."""
+    """Calls `ring` when somebody rings. Several rings at once may become one call."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listeners: Listeners, ring: Callable[[], None]) -> None:
         self._loop = loop
@@ -33,24 +33,24 @@ class Doorbell:
         self.listen()
 
     def listen(self) -> None:
-        """Hear what rings at the sockets there are now."""
+        """Start listening on the sockets that `listeners` holds now."""
         if not self._closed:
             self._loop.add_reader(self._listeners.bell.fileno(), self._on_datagram)
             self._loop.add_reader(self._listeners.doorbell.fileno(), self._on_accept)
 
-    def rest(self) -> None:
-        """Hear nothing, while the sockets change."""
+    def pause(self) -> None:
+        """Stop listening while the sockets are replaced."""
         self._loop.remove_reader(self._listeners.bell.fileno())
         self._loop.remove_reader(self._listeners.doorbell.fileno())
 
     def _on_datagram(self) -> None:
         if self._take(1):
-            self._ring()  # whoever waits for the first does not wait until the rest is counted
+            self._ring()  # deliver the first event before reading the other rings
             if self._take(_AT_ONCE):
                 self._ring()
 
     def _take(self, most: int) -> bool:
-        """Take rings off the bell's queue, at most so many. Whether there was any."""
+        """Read at most `most` rings from the bell. Returns whether there was any."""
         rang = False
         try:
             for _ in range(most):
@@ -65,7 +65,7 @@ class Doorbell:
             sock, _address = self._listeners.doorbell.accept()
         except BlockingIOError:
             return
-        except OSError:  # out of descriptors: what rings there meanwhile is found by the sweep
+        except OSError:  # out of file descriptors: until a retry succeeds, the sweep finds the commits
             self._loop.remove_reader(self._listeners.doorbell.fileno())
             self._loop.call_later(_RETRY_SEC, self.listen)
             return
@@ -105,4 +105,4 @@ class Doorbell:
         self._closed = True
         for fd in list(self._open):
             self._drop(fd)
-        self.rest()
+        self.pause()

@@ -1,10 +1,11 @@
-"""Which live subscribers an event goes to. Sans-I/O; the clock, of time spent at work, is handed in.
+"""Finds the live subscribers that an event goes to. Sans-I/O: the caller passes in a clock of CPU time.
 
-An event is encoded at most once, and not at all when nobody wants it; a subscription that compares a key for
-equality is not even asked when the value differs (`predicate.Index`).
+An event is encoded at most once, and only if a subscriber matches. A subscription that compares a key for equality is
+not evaluated at all for an event with another value (`matching.Index`).
 
-Comparing takes no time, but a pattern may, and it is paid by who brought it: subscribers with patterns come after all
-others, in a bounded time. Who does not get its turn in that time falls behind, and is served from the store.
+Comparisons are quick, but glob patterns can be slow, so only the subscribers that use patterns pay for them. They come
+after all others and share a time limit. A subscriber whose turn does not come within the limit falls behind and is
+served from the store.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ if TYPE_CHECKING:
     from waitbus.hub.connection import Connection
     from waitbus.hub.delivery import Delivery, Parcel
 
-# What an ordinary pattern takes to be compared with an ordinary text, in seconds: it does not count, however many
-# subscribers there are. All that takes longer may take so long together for a page of events, and one comparison so
-# long.
+# Only the time that a comparison takes beyond this, in seconds, counts against the limits. An ordinary pattern takes
+# less, so any number of subscribers may have one.
 ORDINARY_SEC = 0.000_020
+# How much such time all comparisons of one page's events may take together.
 COSTLY_SEC = 0.020
+# A subscriber that takes longer than this for one event is slow.
 SLOW_SEC = 0.005
 
 
 class Fanout:
-    """The live subscribers, filed by what they wait for."""
+    """The live subscribers, indexed by what they wait for."""
 
     __slots__ = ("_clock", "_costly", "_delivery", "_plain")
 
@@ -47,9 +49,9 @@ class Fanout:
         self._costly.discard(connection)
 
     def deliver(self, parcels: Iterable[Parcel]) -> set[Connection]:
-        """Queue every event for those it concerns, in order, but for subscribers with patterns.
+        """Queue every event, in order, for the matching subscribers that use no patterns.
 
-        Returns who got something and now wants sending.
+        Returns the connections that must now be flushed.
         """
         touched: set[Connection] = set()
         offer = self._delivery.offer
@@ -60,7 +62,10 @@ class Fanout:
         return touched
 
     def deliver_costly(self, parcels: Iterable[Parcel]) -> tuple[set[Connection], dict[Connection, int]]:
-        """The same for subscribers with patterns. Also returns who fell behind, and the seq up to which it has all."""
+        """Do the same for subscribers that use patterns, within `COSTLY_SEC`.
+
+        Returns the connections to flush, and those that fell behind with the seq up to which each has every row.
+        """
         touched: set[Connection] = set()
         behind: dict[Connection, int] = {}
         clock = self._clock
@@ -78,6 +83,6 @@ class Fanout:
                 began, now = now, clock()
                 spent += max(0.0, now - began - ORDINARY_SEC)
                 if now - began > SLOW_SEC:
-                    connection.slow()
+                    connection.mark_slow()
                     behind[connection] = parcel.seq
         return touched, behind

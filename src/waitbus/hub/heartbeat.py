@@ -1,4 +1,4 @@
-"""When subscribers hear a heartbeat: one timer for each interval somebody asked for, and none that nobody did."""
+"""When subscribers get a heartbeat: there is one timer for each interval that a subscriber asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Heartbeats:
-    """Calls `beat` with the subscribers of one interval (in seconds) whenever it has passed."""
+    """Calls `beat` every interval (in seconds) with the subscribers that asked for that interval."""
 
     __slots__ = ("_beat", "_groups", "_loop", "_timers")
 
@@ -22,14 +22,14 @@ class Heartbeats:
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
     def add(self, connection: Connection, interval: float) -> None:
-        """From now on this one hears a heartbeat every `interval` seconds; the first may come sooner."""
+        """Send `connection` a heartbeat every `interval` seconds from now on. The first may come sooner."""
         group = self._groups.setdefault(interval, set())
         if not group:
             self._timers[interval] = self._loop.call_later(interval, self._pass, interval)
         group.add(connection)
 
     def discard(self, connection: Connection) -> None:
-        """The timer goes with the last one who asked for it."""
+        """Stop the heartbeats of `connection`. A timer that no subscriber needs any more is cancelled."""
         for interval, group in list(self._groups.items()):
             group.discard(connection)
             if not group:

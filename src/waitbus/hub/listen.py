@@ -1,8 +1,8 @@
-"""The three sockets the hub listens on: bound by us, or handed over by a service manager.
+"""The three sockets that the hub listens on. It binds them itself, or a service manager hands them over.
 
-An address has a lock beside it, held as long as we listen there: no hub takes the sockets of another for stale. Where
-the files were taken away, or somebody else listens, the sockets are bound again; if they cannot be bound at their own
-place, at a spare one, which clients find through the lock of the store.
+Each socket's path has a lock file beside it, which the hub holds as long as it listens there, so that no hub takes
+another's socket for stale. If a socket's file is deleted, or another process listens there, the hub binds the socket
+again. If its own path cannot be bound, the hub uses a spare path, which clients find through the store's lock.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from waitbus.settings import Settings
 
 _BACKLOG = 1024
-# What connecting to a socket file says when no process has it open any more.
+# How connecting fails when no process has the socket open any more.
 _STALE = (ConnectionRefusedError, FileNotFoundError)
 
 
 class Taken(WaitbusError):
-    """Somebody else listens at this address."""
+    """Another process listens at this address."""
 
 
 class Listener:
-    """One socket. `path` is where it listens now, `home` where it belongs."""
+    """One socket. `path` is where it listens now, `home` is where the settings want it."""
 
     __slots__ = ("_identity", "_kind", "_lock", "_setting", "_store", "home", "inherited", "path", "socket")
 
@@ -58,18 +58,18 @@ class Listener:
             self._identity = _identity(self.path)
 
     def is_there(self) -> bool:
-        """Whether the file that clients connect to is this socket. One whose file we never saw is believed."""
+        """Whether the file at `path` is this socket. True if this process has never seen the file."""
         try:
             return self._identity is None or _identity(self.path) == self._identity
         except OSError:
             return False
 
-    def believe(self) -> None:
-        """Take the file for ours from now on, whatever is there."""
+    def stop_checking(self) -> None:
+        """From now on let `is_there` take the file for ours, whatever is there."""
         self._identity = None
 
     def move(self, path: str) -> None:
-        """Listen at `path` from now on; nothing has changed when it raises `WaitbusError`."""
+        """Listen at `path` from now on. Raises `WaitbusError`, and changes nothing, if that is impossible."""
         before, identity, lock, old = self.path, self._identity, self._lock, self.socket
         self.socket = self._bound(path)
         if path != before:
@@ -79,16 +79,16 @@ class Listener:
             _remove_lock(before, lock)
 
     def close(self) -> None:
-        """Stop listening. The file is removed if it is still this socket's; an inherited one's is the manager's."""
+        """Stop listening and remove the file, if it is still this socket's and no service manager opened it."""
         if not self.inherited:
             _unlink(self.path, self._identity)
-        self.socket.close()  # only now: while it is open, no other file can have its inode
+        self.socket.close()  # after the unlink: while the socket is open, no other file can get its inode
         if self._lock is not None:
             _remove_lock(self.path, self._lock)
             self._lock = None
 
     def _bound(self, path: str) -> socket.socket:
-        """A socket bound with mode 0600 from the first instant, and the address locked."""
+        """Lock the address and return a socket bound there. Its file has mode 0600 from the first instant."""
         held = (
             self._lock if path == self.path and self._lock is not None and is_at(self._lock, _lock_of(path)) else None
         )
@@ -108,7 +108,7 @@ class Listener:
         return made
 
     def _clear(self, path: str) -> None:
-        """Remove the file of a socket of ours that nobody has open. Raises `WaitbusError` for anything else there."""
+        """Remove a socket file of ours that no process has open. Raises `WaitbusError` if anything else is there."""
         try:
             there = os.lstat(path)
         except FileNotFoundError:
@@ -127,12 +127,12 @@ class Listener:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
                 return
-            except OSError:  # its backlog is full, or it is of another kind: somebody has it open
+            except OSError:  # its backlog is full, or it is of another type: some process has it open
                 pid = None
         raise self._taken(path, f"another process (pid {pid})" if pid else "another process")
 
     def _taken(self, path: str, who: str) -> Taken:
-        return Taken(f"{who} listens on {path}: end it, or set {self._setting} to a place of this bus's own")
+        return Taken(f"{who} listens on {path}: stop it, or set {self._setting} to a path that only this bus uses")
 
     def _bind(self, path: str) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, self._kind)
@@ -152,7 +152,7 @@ class Listener:
 
 
 class Listeners:
-    """The broadcast socket, the doorbell (stream, anyone's) and the bell (datagram, ours)."""
+    """The broadcast socket, the doorbell (a stream socket for any program) and the bell (datagram, for waitbus)."""
 
     def __init__(self, settings: Settings) -> None:
         self._runtime_dir = settings.runtime_dir
@@ -184,18 +184,18 @@ class Listeners:
         return self._all["bell"].socket
 
     def addresses(self) -> dict[str, str]:
-        """Where each listens now."""
+        """Return the path where each socket listens now, by its name."""
         return {name: one.path for name, one in self._all.items()}
 
     def are_well(self) -> bool:
-        """Whether each is found where it belongs."""
+        """Whether each socket is found at its own path."""
         return all(one.path == one.home and one.is_there() for one in self._all.values())
 
     def renew(self) -> list[str]:
-        """Listen again where a socket's file is gone or somebody else's, or where one was not at its own place.
+        """Listen again for each socket that is not found at its own path.
 
-        Gives what was done, and what was not possible, each in a line for the log. Connections that stand are not
-        concerned; the sockets that were replaced are closed.
+        Returns a log line for each thing that was done or failed. Open connections are not affected. The replaced
+        sockets are closed.
         """
         said = []
         for name, one in self._all.items():
@@ -203,7 +203,7 @@ class Listeners:
                 continue
             if one.inherited:
                 said.append(f"{one.path} is gone: restart the socket unit that opened it")
-                one.believe()
+                one.stop_checking()
                 continue
             try:
                 if os.path.dirname(one.home) == self._runtime_dir:
@@ -219,7 +219,7 @@ class Listeners:
 
     def _leave_spare(self) -> None:
         if self._spare:
-            with contextlib.suppress(OSError):  # a socket of ours is in it
+            with contextlib.suppress(OSError):  # not empty: one of our sockets is still in it
                 os.rmdir(self._spare)
                 self._spare = ""
 
@@ -231,10 +231,10 @@ class Listeners:
             one.move(os.path.join(spare, f"{name}.sock"))
         except WaitbusError as error:
             return str(error)
-        return f"listening on {one.path} meanwhile"
+        return f"listening on {one.path} until then"
 
     def close(self) -> None:
-        """Close all, and remove the files that are still ours."""
+        """Close every socket and remove the files that are still ours."""
         for one in self._all.values():
             one.close()
         self._leave_spare()
@@ -246,7 +246,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _unlink(path: str, identity: tuple[int, int] | None) -> None:
-    """Remove a socket's file, if it still is that one."""
+    """Remove a socket's file if it is still the one with this identity."""
     with contextlib.suppress(OSError):
         if _identity(path) == identity:
             os.unlink(path)
@@ -257,7 +257,10 @@ def _lock_of(path: str) -> str:
 
 
 def _remove_lock(path: str, lock: int) -> None:
-    """Give an address up. The file may go: who waits for its lock looks whether it is still there once it has it."""
+    """Release the lock of an address and remove its file.
+
+    Removing it is safe: `take` checks, once it has a lock, that its file is still there.
+    """
     if is_at(lock, _lock_of(path)):
         with contextlib.suppress(OSError):
             os.unlink(_lock_of(path))

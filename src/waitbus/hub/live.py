@@ -1,4 +1,7 @@
-"""Hands on what is committed now to those who have all from before: a page a turn, so that nobody waits on a flood."""
+"""Live delivery: sends newly committed events to the subscribers that have everything before them.
+
+It reads one page in each turn of the event loop, so that a flood of events blocks nothing else.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ PAGE_ROWS = 500
 
 
 class Live:
-    """Reads the store forward and fans out. `connections` is the hub's own set of all of them."""
+    """Reads the store forward and fans out each page. `connections` is the hub's set of all connections."""
 
     def __init__(
         self,
@@ -37,24 +40,24 @@ class Live:
         self._fanout = fanout
         self._replay = replay
         self._connections = connections
-        # Whether nobody subscribes: then nothing is read, and what is committed is owed to nobody.
+        # True while there is no subscriber. Nothing is read then, and `begin` skips what was committed meanwhile.
         self._is_idle = True
         self._scheduled = False
         self._failures = 0
 
     def begin(self) -> None:
-        """Somebody subscribes now. Raises `StoreError`; then it must be called again."""
+        """Get ready for a new subscriber. Raises `StoreError`; the caller must then call it again."""
         self._reader.follow()
         if self._is_idle:
             self._reader.skip()
             self._is_idle = False
 
     def end(self) -> None:
-        """Nobody is left."""
+        """Stop reading: the last subscriber has left."""
         self._is_idle = True
 
     def pump(self) -> None:
-        """Send what was committed since the last look: one page now, others in later turns."""
+        """Send newly committed events: one page now, any others in later turns of the loop."""
         if self.deliver_page() and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._pump_on)
@@ -64,7 +67,7 @@ class Live:
         self.pump()
 
     def deliver_page(self) -> bool:
-        """Read one page and fan it out. True when there may be more."""
+        """Read one page and fan it out. Returns whether there may be more."""
         if self._is_idle:
             return False
         try:
@@ -73,15 +76,15 @@ class Live:
             self._on_unreadable(error)
             return False
         self._failures = 0
-        if not page.rows and self._reader.follow():  # rung for nothing: was it for another file?
+        if not page.rows and self._reader.follow():  # the producer rang, but wrote into a new store file
             return True
-        self._hand_on([Parcel(seq, frame) for seq, frame in page.rows if not is_history(frame)])
-        # Pruned rows leave nothing to read: what was the newest row is passed all the same.
+        self._fan_out([Parcel(seq, frame) for seq, frame in page.rows if not is_history(frame)])
+        # A subscriber may wait for a row that has been pruned since. Moving the cursor past it lets that one go live.
         self._reader.advance(max(page.end, 0 if page.rows else self._replay.live_after_seq))
         self._replay.wake()
         return page.more
 
-    def _hand_on(self, parcels: list[Parcel]) -> None:
+    def _fan_out(self, parcels: list[Parcel]) -> None:
         self._send(self._fanout.deliver(parcels))
         touched, behind = self._fanout.deliver_costly(parcels)
         for connection, seq in behind.items():
@@ -96,7 +99,7 @@ class Live:
             connection.flush()
 
     def _on_unreadable(self, error: StoreError) -> None:
-        """Try again soon. Damage that is still there then is told to everybody: nothing more will come."""
+        """Try again soon. If the store is still damaged then, end every subscription with that reason."""
         self._reader.complain(error)
         self._failures += 1
         damaged = isinstance(error, StoreDamaged)

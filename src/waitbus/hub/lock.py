@@ -1,7 +1,7 @@
-"""Locks that die with their process: one for the store, so that it has one hub, and one for each address.
+"""Locks that end with their process: one for the store, so that it has only one hub, and one for each address.
 
-A lock is a file. Taking it again after its file was removed, and not taking one whose file is gone, is what makes it
-hold although anybody may clean up the directory it lies in.
+A lock is a locked file, and anybody may clean up the directory that it lies in. The lock works all the same: after
+locking, `take` checks that the file is still at its path, and the hub locks again when the file is gone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from waitbus.settings import Settings
 
-# Who only asks whether a lock is held has it for some microseconds.
+# A process that only asks whether a lock is held holds it for some microseconds, so a few tries tell the two apart.
 _TRIES = 50
 _TRY_AGAIN_SEC = 0.01
 
@@ -32,9 +32,9 @@ class HubRunning(WaitbusError):
 
 
 class HubLock:
-    """The lock of one store, held for the life of this process. Its content says who holds it and where it listens.
+    """The lock of one store, held for the life of this process. Its file says who holds it and where that hub listens.
 
-    Raises `HubRunning` when another hub holds it, `WaitbusError` when it cannot be taken.
+    Raises `HubRunning` if another hub holds it, and `WaitbusError` if it cannot be taken.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,18 +44,18 @@ class HubLock:
         self._fd = self._take()
 
     def tell(self, addresses: Mapping[str, str]) -> None:
-        """Say where this hub listens: `broadcast`, `doorbell`, `bell`."""
+        """Write into the lock's file where this hub listens: the paths of `broadcast`, `doorbell` and `bell`."""
         self._addresses = addresses
-        said = {"pid": os.getpid(), "store": self._settings.store, **addresses}
-        with contextlib.suppress(OSError):  # on a disk that is full the lock holds all the same
-            hublock.write(self._fd, said)
+        content = {"pid": os.getpid(), "store": self._settings.store, **addresses}
+        with contextlib.suppress(OSError):  # on a full disk the lock still holds, without its content
+            hublock.write(self._fd, content)
 
     def holds(self) -> bool:
-        """Whether the lock of the store, as it is found now, is the one held here."""
+        """Whether the file at the path of the store's lock is the one that this process holds."""
         return is_at(self._fd, self._settings.hub_lock)
 
     def take_again(self) -> None:
-        """Its file was removed or moved, or the store's name leads elsewhere now: take the lock that clients find."""
+        """Take the lock that clients now find: ours was removed or moved, or the store's path leads elsewhere."""
         fd = self._take()
         os.close(self._fd)
         self._fd = fd
@@ -79,15 +79,16 @@ class HubLock:
 
 
 def take(path: str, setting: str) -> int | None:
-    """Lock the file `path`, which is made where it is missing: its descriptor, or None when another process holds it.
+    """Lock the file at `path`, creating it if needed. Returns its descriptor, or None if another process holds it.
 
-    Raises `WaitbusError` when the file is another user's or cannot be opened; `setting` names another place for it.
+    Raises `WaitbusError` if another user owns the file, or it cannot be opened or locked. `setting` is the setting that
+    the message tells the user to change.
     """
     for _ in range(_TRIES):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
-            raise WaitbusError(f"cannot lock {path}: {error.strerror}; set {setting} to a writable place") from None
+            raise WaitbusError(f"cannot lock {path}: {error.strerror}; set {setting} to a writable path") from None
         try:
             check_owner(path, os.fstat(fd), setting)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +101,7 @@ def take(path: str, setting: str) -> int | None:
             time.sleep(_TRY_AGAIN_SEC)
         except OSError as error:  # a file system without locks
             os.close(fd)
-            raise WaitbusError(f"cannot lock {path}: {error.strerror}; set {setting} to another place") from None
+            raise WaitbusError(f"cannot lock {path}: {error.strerror}; set {setting} to another path") from None
         except BaseException:
             os.close(fd)
             raise
@@ -109,7 +110,7 @@ def take(path: str, setting: str) -> int | None:
 
 
 def is_alive(pid: int | None) -> bool:
-    """Whether there is such a process, as far as can be seen from here."""
+    """Whether a process with this pid is visible from here."""
     if pid is None:
         return False
     try:
@@ -122,7 +123,7 @@ def is_alive(pid: int | None) -> bool:
 
 
 def is_at(fd: int, path: str) -> bool:
-    """Whether the open file `fd` is the one found at `path`."""
+    """Whether the open file `fd` is the one at `path`."""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except OSError:

@@ -1,7 +1,7 @@
-"""The hub's place on the machine, and a look once a second at whether clients still find it there.
+"""Where clients find the hub: the lock of its store, its sockets, and a check once a second that both are in place.
 
-A cleaner of /tmp, a log-out or a person takes socket files away, or the lock, or whole directories. The hub then
-listens again, within a second, and says in the lock of its store where; connections that stand live on.
+A cleaner of /tmp, a log-out or a person may delete the socket files, the lock or whole directories. Within a second
+the hub listens again and writes its addresses into the lock of its store. Open connections are not affected.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     from waitbus.settings import Settings
 
     class Owner(Protocol):
-        """What the place asks of the server, and tells it."""
+        """The methods of the server that `Place` calls."""
 
-        def on_moving(self) -> None: ...  # the listening sockets are about to change: take what waits in them
+        def on_moving(self) -> None: ...  # the listening sockets are about to change: accept what waits in them
         def on_moved(self) -> None: ...
-        def is_needed(self) -> bool: ...  # whether somebody is connected
-        def may_leave(self) -> bool: ...
+        def is_needed(self) -> bool: ...  # whether a client is connected
+        def may_leave(self) -> bool: ...  # whether the hub ends by itself when it is idle
         def stop(self) -> None: ...
 
 
-# A directory's time is as coarse as the kernel's tick: of two changes within one, it tells the first alone.
+# A directory's modification time is only as fine as the kernel's tick, so it can hide a second change within a tick.
+# A time older than this hides nothing.
 _SETTLED_NS = 100_000_000
 
 
 class Place:
-    """The lock of the store, the sockets, and the look at both. Raises `HubRunning` when another hub has the store."""
+    """The lock of the store and the sockets. Raises `HubRunning` if another hub serves the store."""
 
     def __init__(self, settings: Settings, log: Callable[[str], None]) -> None:
         self._settings = settings
@@ -47,21 +48,24 @@ class Place:
         self.listeners: Listeners
 
     def listen(self) -> Listeners:
-        """Bind the sockets, and say where in the lock."""
+        """Bind the sockets and write their addresses into the lock."""
         self.listeners = Listeners(self._settings)
         self._lock.tell(self.listeners.addresses())
         self._note_directories()
         return self.listeners
 
     def close(self) -> None:
-        """Give up the sockets. The lock is held until `release`: whoever is next waits until the store is closed."""
+        """Close the sockets. The lock is held until `release`: the next hub starts only after the store is closed."""
         self.listeners.close()
 
     def release(self) -> None:
         self._lock.release()
 
     def is_well(self) -> bool:
-        """Whether all is where it should be, from any thread. While a directory has not changed, nothing in it has."""
+        """Whether the lock and the sockets are in place. May be called from any thread.
+
+        As long as no directory has changed, no file in it was added or removed, so one `stat` each is enough.
+        """
         seen = self._look_at_directories()
         if seen is not None and seen == self._seen:
             return True
@@ -76,7 +80,10 @@ class Place:
         self._directories = tuple({os.path.dirname(path) for path in paths})
 
     def _look_at_directories(self) -> list[tuple[int, int, int]] | None:
-        """What tells one state of them from another; None when one is missing, or changed too lately to be told."""
+        """Return device, inode and modification time of each directory.
+
+        None if one is missing, or changed so recently that its time may hide a later change.
+        """
         settled = time.time_ns() - _SETTLED_NS
         seen = []
         try:
@@ -90,45 +97,45 @@ class Place:
         return seen
 
     def mend(self, owner: Owner) -> None:
-        """Listen again, and hold the lock again, where something is not as it should be."""
+        """Take the lock again and bind the sockets again, wherever one is not in place."""
         if not self._mend_lock(owner) or self.listeners.are_well():
             return
         owner.on_moving()
         try:
-            said = self.listeners.renew()
+            lines = self.listeners.renew()
         finally:
             owner.on_moved()
         self._lock.tell(self.listeners.addresses())
         self._note_directories()
-        self._say(said)
+        self._say(lines)
 
     def _mend_lock(self, owner: Owner) -> bool:
-        """Hold the lock where clients look for it. False when there is nothing to serve, or another hub serves it."""
+        """Take the lock that clients look for. Returns False if the store is gone or another hub serves it."""
         if self._lock.holds():
             return True
         directory = os.path.dirname(self._settings.hub_lock)
         if not owner.is_needed() and not os.path.isdir(directory):
-            # Whoever removed the store's directory does not want it made again; the next client would.
+            # Somebody removed the store's directory, so the hub does not make it again. The next client will.
             if owner.may_leave():
-                self._say([f"{directory} is gone, and nobody is connected: leaving"])
+                self._say([f"{directory} is gone and nobody is connected: leaving"])
                 owner.stop()
             return False
         try:
             self._lock.take_again()
             self._note_directories()
-            self._say([f"{self._settings.hub_lock} was gone or another's: holding it again"])
+            self._say([f"{self._settings.hub_lock} was removed or replaced: locked it again"])
         except HubRunning as error:
             self._say([f"leaving: {error}"])
             owner.stop()
             return False
-        except WaitbusError as error:  # the directory is not there yet: who reads the store makes it
+        except WaitbusError as error:  # the directory does not exist yet: reading the store will make it
             self._say([str(error)])
         return True
 
-    def _say(self, said: list[str]) -> None:
-        """Log what is new: what stays impossible is tried once a second."""
-        said = list(dict.fromkeys(said))
-        for line in said:
+    def _say(self, lines: list[str]) -> None:
+        """Log the lines that the last attempt, a second ago, did not log already."""
+        lines = list(dict.fromkeys(lines))
+        for line in lines:
             if line not in self._said:
                 self._log(line)
-        self._said = said
+        self._said = lines

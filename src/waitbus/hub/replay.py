@@ -1,7 +1,8 @@
-"""Subscribers that are served from the store: those that asked for the past, and those that fell behind live.
+"""Replay: serves subscribers from the store that asked for past events or fell behind live delivery.
 
-Each reads a page a turn, bounded in rows, bytes and time, so that live events and all others go on between. It joins
-live when it has all that live has read. This file is handed what it calls: it knows no server.
+Subscribers take turns. In a turn, one subscriber gets one page of rows. A turn is bounded in rows, bytes and time, so
+that live events and the other subscribers go on in between. A subscriber joins live delivery once it has every row
+that live delivery has read. This file does not import the server: the server passes in what replay calls.
 """
 
 from __future__ import annotations
@@ -25,32 +26,32 @@ if TYPE_CHECKING:
     from waitbus.hub.store_reader import StoreReader
 
     class Loop(Protocol):
-        """What is used of an event loop."""
+        """The methods of an event loop that replay uses."""
 
         def call_soon(self, callback: Callable[[], object]) -> object: ...
         def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> object: ...
 
 
 PAGE_ROWS = 100
-# A turn ends after so long, in seconds, whatever its page still holds.
+# A turn ends after this long, even if its page still holds rows.
 TURN_SEC = 0.010
-# Those whose predicates take long begin so many seconds after an event came; of the time, all of them together take one
-# part and leave so many to others.
+# Subscribers with slow predicates start this long after an event arrives. After each of their turns they rest this
+# many times as long as the turn took, so all of them together use at most a quarter of the time.
 SLOW_START_SEC = 0.020
 SLOW_REST = 3
-# How many rows SQLite may pass over by itself in one turn: as many as it does in that time, within these bounds.
+# How many rows one turn lets SQLite filter. The span grows and shrinks between these bounds to fit TURN_SEC.
 SPAN_MIN, SPAN_MAX = 100, 10_000
-# A read that fails is tried again after so long, in seconds, and so often in all before the subscriber is told.
+# A failed read is repeated after this long. After this many attempts the subscriber is told, sooner for damage.
 RETRY_SEC = 0.25
 TRIES = 32
 TRIES_DAMAGED = 2
 
 
 class Lane:
-    """Turns, one at a time, for those who wait in it.
+    """A queue of connections that take turns, one at a time.
 
-    It begins after `start` seconds, so that what comes at once goes first, and after each turn it rests `rest` times as
-    long as that took.
+    The first turn comes `start` seconds after a connection was added, so that quicker work goes first. After a turn the
+    lane rests for `rest` times as long as the turn took.
     """
 
     __slots__ = ("_loop", "_rest", "_scheduled", "_serve", "_start", "_waiting")
@@ -87,9 +88,10 @@ class Lane:
 
 
 class Replay:
-    """Serves from the store. `ahead_bytes`: a subscriber is read for only while less than that waits in its queue.
+    """Serves subscribers from the store.
 
-    `go_live` takes over a subscriber that has all; `pump` makes live read what was committed.
+    The store is read for a subscriber only while its queue holds less than `ahead_bytes`. `go_live` hands a subscriber
+    that has caught up to live delivery. `pump` makes live delivery read newly committed rows.
     """
 
     def __init__(
@@ -111,17 +113,18 @@ class Replay:
         self._lane = Lane(loop, self.serve)
         self._slow_lane = Lane(loop, self.serve, start=SLOW_START_SEC, rest=SLOW_REST)
         self._span = SPAN_MIN
-        # Those that know of more than live has read yet, and slow ones that have all that it has.
+        # Subscribers that wait for live delivery to read up to their `live_after_seq`.
         self._awaiting_live: list[Connection] = []
+        # Slow subscribers that have every row that live delivery has read. They wait here for the next row.
         self._parked: set[Connection] = set()
 
     def queue(self, connection: Connection) -> None:
-        """Give a subscriber a turn, if it still has something to read."""
+        """Give a subscriber a turn if it still has rows to read."""
         if connection.session.is_replaying:
             (self._slow_lane if connection.is_slow else self._lane).add(connection)
 
     def fall_behind(self, connection: Connection, seq: int) -> None:
-        """A live subscriber that has all up to `seq` is served from here, until it has caught up."""
+        """Serve a live subscriber, which has every row up to `seq`, from the store until it has caught up."""
         if connection.session.is_live:
             connection.session.fall_behind(seq)
             self.queue(connection)
@@ -131,11 +134,11 @@ class Replay:
 
     @property
     def live_after_seq(self) -> int:
-        """The newest seq that somebody here knows of and waits for live to read; 0 when nobody does."""
+        """The newest seq that a subscriber waits for live delivery to read, or 0 if none waits."""
         return max((connection.session.live_after_seq for connection in self._awaiting_live), default=0)
 
     def wake(self) -> None:
-        """Live has read on."""
+        """Give a turn to the subscribers that waited for live delivery to read more. It just has."""
         waiting, self._awaiting_live = self._awaiting_live, []
         parked, self._parked = self._parked, set()
         for connection in parked:
@@ -145,7 +148,7 @@ class Replay:
             self.queue(connection)
 
     def serve(self, connection: Connection) -> None:
-        """One turn: read a page after the session's cursor; who then has all that live has read joins it at once."""
+        """Run one turn: read a page after the session's cursor, and go live at once if it has now caught up."""
         session, goal = connection.session, self._reader.cursor
         if not session.is_replaying:
             return
@@ -171,7 +174,7 @@ class Replay:
             self.queue(connection)
 
     def _read(self, connection: Connection, goal: int) -> None:
-        """Queue what one page holds for this subscriber, and stop early where its queue is full enough."""
+        """Queue one page's matching rows for this subscriber. Stop early if its queue is full or the turn is over."""
         session, predicate = connection.session, connection.predicate
         where = condition_of(predicate.as_object) if predicate else None
         window = min(goal, session.cursor + self._span) if where else goal
@@ -179,7 +182,7 @@ class Replay:
         page = self._reader.page(session.cursor, PAGE_ROWS, upto=window, where=where)
         if where:
             self._adapt(time.monotonic() - began)
-        connection.rest()
+        connection.begin_turn()
         busy = time.thread_time()
         for seq, frame in page.rows:
             if session.takes_history or not is_history(frame):
@@ -187,7 +190,7 @@ class Replay:
             session.advance(seq)
             then, busy = busy, time.thread_time()
             if busy - then > SLOW_SEC:
-                connection.slow()
+                connection.mark_slow()
             if session.queued_bytes >= self._ahead_bytes or time.monotonic() - began > TURN_SEC:
                 return
         session.advance(page.end)
@@ -199,9 +202,9 @@ class Replay:
             self._span = min(SPAN_MAX, self._span * 2)
 
     def failed(self, connection: Connection, error: StoreError, again: Callable[[Connection], object]) -> None:
-        """A read for this subscriber failed: try `again` in a while, or tell it the truth and end its subscription.
+        """Handle a failed read for this subscriber: call `again` in `RETRY_SEC`, or end it with the reason.
 
-        A store that is busy, or that cannot be read for a moment, is waited for; damage is looked at twice.
+        A store that is busy or briefly unreadable gets `TRIES` attempts, a damaged one `TRIES_DAMAGED`.
         """
         self._reader.complain(error)
         session = connection.session

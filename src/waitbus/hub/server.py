@@ -1,7 +1,8 @@
-"""The asyncio shell around the hub: listeners, the bell, replay, heartbeats, sweep, drain.
+"""The asyncio shell of the hub: it connects sockets, timers and signals to the parts in the other files.
 
-No network, no secret, no third-party code in this process, and no `ssl`: asyncio does without it, and it costs 4.5 MiB.
-Everything here can be rebuilt from the store: whatever goes wrong with one peer or one read is logged and outlived.
+This process uses no network, no secret and no third-party code. It does not load `ssl` either, which asyncio can do
+without and which costs 4.5 MiB. All of its state can be rebuilt from the store, so when something goes wrong with one
+peer or one read, the hub logs it and goes on.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from waitbus.store.errors import StoreError
 
 _ssl_loaded = "ssl" in sys.modules
 if not _ssl_loaded:
-    sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio takes the ImportError for "no TLS here"
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # makes asyncio's `import ssl` fail: it then goes without TLS
 import asyncio  # noqa: E402
 
 if not _ssl_loaded:
@@ -48,20 +49,20 @@ if TYPE_CHECKING:
     from waitbus.settings import Settings
 
 DRAIN_SEC = 2.0
-# Enough for thousands of subscribers, and what macOS grants without asking the administrator.
+# The limit on open files to ask for: enough for thousands of subscribers, and allowed on macOS without privileges.
 DESCRIPTORS = 10_240
 _ACCEPT_AT_ONCE = 64
 
 
 def log(text: str) -> None:
-    """One line on standard error, which systemd, launchd or the autostarting client keeps."""
+    """Write one line to standard error, which systemd, launchd or the client that started the hub keeps."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"waitbus hub: {text}\n")
         sys.stderr.flush()
 
 
 class Hub:
-    """The daemon's state: who is connected, how far the store was read, what has to be done when."""
+    """The daemon: owns the connections and the timers, and connects the parts of the hub."""
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, idle_exit: float | None = None) -> None:
         self._settings = settings
@@ -74,13 +75,13 @@ class Hub:
         self._awaiting: dict[Connection, float] = {}
         self._timers: list[asyncio.TimerHandle] = []
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._place = Place(settings, log)  # before anything is read: another hub may serve this store
+        self._place = Place(settings, log)  # first of all: raises if another hub serves this store
         self.reader = StoreReader(settings, log, self._on_replaced, self._without_sweep)
         self._replay = Replay(
             loop,
             self.reader,
             self._delivery,
-            # Of a backlog of any size little waits in memory.
+            # However long the backlog is, only this much of it is in memory.
             ahead_bytes=min(256 * 1024, settings.queue_bytes // 4),
             go_live=self._go_live,
             pump=self.pump,
@@ -97,7 +98,7 @@ class Hub:
         if interval := watchdog_interval():
             self._every(interval, lambda: notify("WATCHDOG=1"))
         self._sweep = Sweep(settings, lambda: self._tell_loop(self._swept), self._look)
-        self._now_alone()
+        self._become_idle()
 
     # --- connections -------------------------------------------------------------------------------------------------
 
@@ -107,7 +108,7 @@ class Hub:
                 sock, _address = self.listeners.broadcast.accept()
             except BlockingIOError:
                 return
-            except OSError as error:  # out of descriptors: leave it in the backlog until somebody leaves
+            except OSError as error:  # out of file descriptors: the peer waits in the backlog until one is free
                 log(f"cannot accept a subscriber: {error.strerror}; will try again in a second")
                 self._loop.remove_reader(self.listeners.broadcast.fileno())
                 self._loop.call_later(1.0, self._accept_again)
@@ -121,7 +122,7 @@ class Hub:
     def on_moving(self) -> None:
         self._on_accept()
         self._loop.remove_reader(self.listeners.broadcast.fileno())
-        self._doorbell.rest()
+        self._doorbell.pause()
 
     def on_moved(self) -> None:
         self._accept_again()
@@ -142,7 +143,7 @@ class Hub:
             sock.close()
             return
         if not self._connections:
-            self._now_in_company()
+            self._become_busy()
         connection = Connection(self._loop, sock, Session(self._settings.queue_bytes), self)
         self._connections.add(connection)
         if not self._awaiting:
@@ -150,7 +151,7 @@ class Hub:
         self._awaiting[connection] = time.monotonic() + wire.FIRST_FRAME_SEC
 
     def _expire_silent(self) -> None:
-        """Close those whose first frame did not come whole in time; they are kept in order of arrival."""
+        """Close connections whose first frame is not complete in time. `_awaiting` is in order of deadline."""
         now = time.monotonic()
         for connection, deadline in list(self._awaiting.items()):
             if deadline > now:
@@ -159,7 +160,7 @@ class Hub:
             connection.close()
 
     def on_subscribed(self, connection: Connection) -> None:
-        """Answer, and start the replay or go live. The ack is queued first: nothing can come before it."""
+        """Queue the ack, so that it is the first frame, then start the replay or go live."""
         self._awaiting.pop(connection, None)
         session, subscription = connection.session, connection.session.subscription
         if not session.is_replaying or subscription is None:
@@ -193,16 +194,16 @@ class Hub:
         self._heartbeats.discard(connection)
         self._replay.discard(connection)
         if not self._connections:
-            self._now_alone()
+            self._become_idle()
 
-    def _now_in_company(self) -> None:
+    def _become_busy(self) -> None:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
         self._sweep.start()
 
-    def _now_alone(self) -> None:
-        """Nobody is connected: no more sweeps, so that an idle hub costs nothing; and the end, if it may leave."""
+    def _become_idle(self) -> None:
+        """Stop reading and sweeping while nobody is connected, and leave after `idle_exit` seconds if that is set."""
         self._live.end()
         self._sweep.stop()
         if self._idle_exit is not None:
@@ -213,16 +214,11 @@ class Hub:
     # --- live --------------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
-        """Send what was committed since the last look."""
+        """Send newly committed events."""
         self._live.pump()
 
-    def _settle(self, connection: Connection) -> None:
-        if connection.session.is_ending:
-            self._fanout.discard(connection)
-        connection.flush()
-
     def _on_replaced(self, common: int, news: int) -> None:
-        """Another file has the store's place: what is known of rows after `common` was of the old one."""
+        """Adapt every session after another file took the store's path; see `StoreReader`."""
         for connection in self._connections:
             connection.session.rebase(common, news)
 
@@ -236,13 +232,13 @@ class Hub:
         subscription = connection.session.subscription
         if subscription is not None and subscription.caught_up:
             connection.session.push(wire.encode(self._heartbeat_frame(live=True, caught_up=True)))
-        connection.session.subscription = None  # its predicate is kept by the connection; the rest has been said
+        connection.session.subscription = None  # answered: only the predicate is still needed, and `connection` has it
 
     def _on_loop_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A callback raised what nothing here expects: the loop goes on, and so does everybody else."""
+        """Log an exception that a callback raised unexpectedly. The loop goes on."""
         error = context.get("exception")
         if isinstance(error, BaseException):
-            self._delivery.fault("a fault of the hub's own; please report it", error)
+            self._delivery.fault("internal error in the hub; please report it", error)
         else:
             log(str(context.get("message")))
 
@@ -258,8 +254,8 @@ class Hub:
         self._timers.append(self._loop.call_later(interval, tick))
 
     def _tell_loop(self, act: Callable[[], object]) -> None:
-        """Called in the thread of the sweep, which may outlive the loop by a breath."""
-        with contextlib.suppress(RuntimeError):
+        """Call `act` in the loop. This is called from the sweep's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop may be closed already
             self._loop.call_soon_threadsafe(act)
 
     def _look(self) -> None:
@@ -271,7 +267,7 @@ class Hub:
             self._place.mend(self)
 
     def _swept(self) -> None:
-        """Somebody may have committed and not rung."""
+        """Look for commits that nobody rang for."""
         if self.reader.changed() or self._replay.live_after_seq:
             self.pump()
 
@@ -291,7 +287,9 @@ class Hub:
                 if live not in frames:
                     frames[live] = wire.encode(self._heartbeat_frame(live=live))
                 connection.push(frames[live])
-                self._settle(connection)
+                if connection.session.is_ending:
+                    self._fanout.discard(connection)
+                connection.flush()
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -300,7 +298,7 @@ class Hub:
             self.stopped.set_result(None)
 
     async def drain(self) -> None:
-        """Deliver what was committed, let queues empty for a bounded time, then end every stream."""
+        """Deliver what was committed, send the queues for at most `DRAIN_SEC`, then close every connection."""
         notify("STOPPING=1")
         self._loop.remove_reader(self.listeners.broadcast.fileno())
         self._doorbell.close()
@@ -336,7 +334,7 @@ async def _run(settings: Settings, idle_exit: float | None, ready_fd: int | None
     hub = Hub(settings, loop, idle_exit)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, hub.stop)
-    gc.freeze()  # what was loaded stays: no collection in the middle of a delivery walks it again
+    gc.freeze()  # what is loaded now lives to the end: no later collection needs to walk it
     notify("READY=1")
     if ready_fd is not None:
         with contextlib.suppress(OSError):
@@ -347,7 +345,7 @@ async def _run(settings: Settings, idle_exit: float | None, ready_fd: int | None
 
 
 def _allow_descriptors() -> None:
-    """Lift the soft limit on open files: 1,024, a shell's default, is a subscriber each and soon reached."""
+    """Raise the soft limit on open files. A shell's default is 1,024, and every subscriber takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft < wanted:
@@ -356,10 +354,10 @@ def _allow_descriptors() -> None:
 
 
 def serve(settings: Settings, *, idle_exit: float | None = None, ready_fd: int | None = None) -> int:
-    """Run the hub until SIGTERM, SIGINT, or `idle_exit` seconds with nobody connected. Returns 0.
+    """Run the hub until SIGTERM, SIGINT, or `idle_exit` seconds without a connection. Returns 0.
 
-    When it listens it writes ``ready`` to `ready_fd` and closes it. Raises `WaitbusError` when it cannot start: another
-    hub holds the lock, a directory is not private, the store is not ours to read.
+    Once it listens, it writes ``ready`` to the descriptor `ready_fd` and closes it. Raises `WaitbusError` if it cannot
+    start: another hub serves the store, a directory is not private, or the store cannot be opened.
     """
     ensure_private_dir(settings.state_dir)
     ensure_private_dir(settings.runtime_dir, RUNTIME)

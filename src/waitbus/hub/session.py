@@ -1,19 +1,20 @@
-"""One subscriber as a state machine. Sans-I/O: it knows no socket, no clock and no store.
+"""One subscriber as a state machine. Sans-I/O: it uses no socket, no clock and no store.
 
 The rules
-- The first frame must be good. Until it came, nothing is sent but one refusal.
-- A subscriber that asked for the past is served from the store until it has all that live has read; then it is live.
-- A live subscriber that falls behind is served from the store again, until it has caught up.
-- Who is ended gets what is queued, and then a last word; who is lost gets nothing more.
-- Every byte held for a peer is charged to that peer. Past its bound the session is evicted, at a frame boundary.
+- The first frame must be valid. Until it has arrived, the only thing the hub sends is a single refusal.
+- A subscriber that asked for past events is served from the store until it has every row that live delivery has read;
+  then it goes live.
+- A live subscriber that falls behind is served from the store again until it has caught up.
+- A session that is ended still sends its queue, then a last frame. A session whose peer is lost sends nothing more.
+- Every byte held for a peer is charged to that peer. A session that exceeds its limit is evicted at a frame boundary.
 
 The theory
-`State` says where a session is, `Cue` what happened to it, and `TRANSITIONS` where that leads. Only `Session._on`
-changes the state. A cue that the table does not name for a state is a fault of ours: it raises `IllegalCue` and changes
-nothing.
+`State` says where a session is, `Cue` says what happened to it, and `TRANSITIONS` gives the next state. Only
+`Session._on` changes the state. A cue that the table does not list for the current state is a bug in waitbus:
+`_on` raises `IllegalCue` and changes nothing.
 
-Bytes from the peer go in through `receive`, frames for it through `push`; `buffers` gives what to send, and `sent`
-takes the count of bytes that went out.
+`receive` takes bytes from the peer and `push` takes frames for it. `buffers` returns the bytes to send, and `sent`
+is told how many of them went out.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """Where a session is."""
+    """Where a session is in its life."""
 
-    AWAITING = "its first frame has not come whole"
-    REPLAYING = "it is served from the store"
-    LIVE = "it is sent what is committed, as it is committed"
-    CLOSING = "what is queued goes out, then it ends"
-    CLOSED = "nothing more goes out"
+    AWAITING = "the first frame has not arrived completely"
+    REPLAYING = "the session is served from the store"
+    LIVE = "the session gets each event as it is committed"
+    CLOSING = "the queue is being sent, then the session ends"
+    CLOSED = "nothing more is sent"
 
 
 class Cue(Enum):
     """What happens to a session."""
 
-    SUBSCRIBED = "its first frame is good"
-    CAUGHT_UP = "it has all that live has read"
-    FELL_BEHIND = "live has gone on without it"
-    ENDED = "it is to end after what is queued"
-    EMPTIED = "all that was queued is sent"
-    LOST = "the peer is gone, or is not to get anything more"
+    SUBSCRIBED = "the first frame is valid"
+    CAUGHT_UP = "the session has every row that live delivery has read"
+    FELL_BEHIND = "live delivery has gone on without the session"
+    ENDED = "the session must end once its queue is sent"
+    EMPTIED = "the whole queue has been sent"
+    LOST = "the peer is gone, or must not get anything more"
 
 
 TRANSITIONS: dict[State, dict[Cue, State]] = {
@@ -61,16 +62,16 @@ TRANSITIONS: dict[State, dict[Cue, State]] = {
 }
 _SERVED = (State.REPLAYING, State.LIVE)
 
-# How many buffers one send may gather: the kernel's IOV_MAX is 1,024 on Linux and macOS.
+# The most buffers that one send gathers. The kernel's limit, IOV_MAX, is 1,024 on Linux and macOS.
 _GATHER = 512
 
 
 class IllegalCue(Exception):
-    """The hub did something to a session that its state does not allow: a fault of ours, never of the peer."""
+    """The hub did something to a session that the session's state does not allow. This is a bug, not a peer's error."""
 
 
 class Session:
-    """What the hub holds for one connection: its state, its place in the store, its queue of bytes not yet sent."""
+    """What the hub holds for one connection: its state, its cursor into the store, and its queue of unsent bytes."""
 
     __slots__ = (
         "_cursor",
@@ -89,12 +90,12 @@ class Session:
 
     def __init__(self, limit_bytes: int) -> None:
         self._state = State.AWAITING
-        # What was asked for, until it has been answered.
+        # The request, until the hub has answered it.
         self.subscription: SubscribeRequest | None = None
         self._cursor = 0
         self._live_after_seq = 0
         self._takes_history = False
-        # How many reads of the store for this session failed in a row.
+        # How many store reads for this session have failed in a row.
         self.failures = 0
         self.queued_bytes = 0
         self._limit = limit_bytes
@@ -121,12 +122,12 @@ class Session:
 
     @property
     def is_served(self) -> bool:
-        """Whether frames go to it: it is replaying or live."""
+        """Whether the session gets event frames: it is replaying or live."""
         return self._state in _SERVED
 
     @property
     def is_ending(self) -> bool:
-        """Whether it is closing or closed."""
+        """Whether the session is closing or closed."""
         return self._state is State.CLOSING or self._state is State.CLOSED
 
     @property
@@ -135,31 +136,34 @@ class Session:
 
     @property
     def cursor(self) -> int:
-        """The seq up to which the store was read for this session while it replays."""
+        """While the session replays: the seq up to which the store has been read for it."""
         return self._cursor
 
     @property
     def live_after_seq(self) -> int:
-        """The newest seq when the subscription came: live begins no earlier than there."""
+        """The newest seq at the time of the subscription. The session does not go live before this row."""
         return self._live_after_seq
 
     @property
     def takes_history(self) -> bool:
-        """Whether the past was asked for and is still being told. Imported and back-filled rows are never news."""
+        """Whether the session is still replaying past events that it asked for.
+
+        Only such a session gets imported and back-filled rows: they are never sent as news.
+        """
         return self._takes_history
 
     def _on(self, cue: Cue) -> None:
-        """Change the state as `TRANSITIONS` says. Raises `IllegalCue`, and changes nothing, where it says nothing."""
+        """Move to the state that `TRANSITIONS` gives. Raises `IllegalCue`, and changes nothing, if it gives none."""
         after = TRANSITIONS[self._state].get(cue)
         if after is None:
             raise IllegalCue(f"a session that is {self._state.name} cannot be told {cue.name}")
         self._state = after
 
     def receive(self, data: bytes) -> SubscribeRequest | None:
-        """Take bytes of the peer. Returns its subscription once, when the first frame is whole and good.
+        """Take bytes from the peer. Returns the subscription once, when the first frame is complete and valid.
 
-        A bad first frame ends the session, with an answer where the contract gives one. What comes after the first
-        frame is dropped.
+        An invalid first frame ends the session. The peer gets an answer where docs/contract.md specifies one. Bytes
+        after the first frame are dropped.
         """
         if self._state is not State.AWAITING or self._decoder is None:
             return None
@@ -182,53 +186,59 @@ class Session:
         return subscription
 
     def _charge(self, predicate: Predicate | None) -> None:
-        """Charge the predicate to the account. Raises `Rejected` when it leaves too little for events."""
+        """Charge the predicate's memory to this session. Raises `Rejected` if that leaves too little for events."""
         self._held_bytes = predicate.weight if predicate is not None else 0
         if self._held_bytes > self._limit // 2:
             raise wire.Rejected(
                 "match", "the predicate takes more than half of [hub] queue_bytes: compare fewer values"
             )
 
-    # --- its place in the store --------------------------------------------------------------------------------------
+    # --- the cursor into the store -----------------------------------------------------------------------------------
 
     def begin(self, live_after_seq: int, since_seq: int | None) -> None:
-        """Serve it what comes after `since_seq`; None: no past, only what is committed after `live_after_seq`."""
+        """Start after row `since_seq`. With None there is no replay: start after row `live_after_seq`."""
         self._live_after_seq = live_after_seq
         self._takes_history = since_seq is not None
         self._cursor = live_after_seq if since_seq is None else since_seq
         self.failures = 0
 
     def advance(self, seq: int) -> None:
-        """All up to `seq` was handed over, or knowingly passed."""
+        """Note that every row up to `seq` was either queued for this session or does not concern it."""
         self._cursor = seq
 
     def has_all_up_to(self, seq: int) -> bool:
-        """Whether it is replaying and has all that live has read, which is up to `seq`."""
+        """Whether the session is replaying and has every row up to `seq`."""
         return self._state is State.REPLAYING and self._cursor >= seq
 
     def go_live(self) -> None:
-        """It has all that live has read."""
+        """Go live: the session has every row that live delivery has read."""
         self._on(Cue.CAUGHT_UP)
         self._takes_history = False
 
     def fall_behind(self, seq: int | None = None) -> None:
-        """Live goes on without it; it has all up to `seq`. None: up to where its own cursor stands."""
+        """Leave live delivery. The session has every row up to `seq`; with None, up to its own cursor."""
         self._on(Cue.FELL_BEHIND)
         if seq is not None:
             self._cursor = seq
 
     def rebase(self, common: int, news: int) -> None:
-        """The store was replaced by a file that holds the same rows up to `common`; those after `news` are new."""
+        """Adapt the cursor to a new store file.
+
+        The new file holds the same rows as the old one up to seq `common`. Its rows after seq `news` count as new.
+        """
         if self._takes_history:
             self._cursor = min(self._cursor, common)
         elif self._cursor > common or not common:
             self._cursor = news
         self._live_after_seq = min(self._live_after_seq, common)
 
-    # --- its queue, and its end --------------------------------------------------------------------------------------
+    # --- the queue and the end ---------------------------------------------------------------------------------------
 
     def push(self, frame: bytes) -> bool:
-        """Queue one frame. False when it is not served, or when that passes the bound: the session is then evicted."""
+        """Queue one frame. Returns whether it was queued.
+
+        A session that is neither replaying nor live takes none. A frame that would exceed the limit evicts the session.
+        """
         if self._state not in _SERVED:
             return False
         if self._held_bytes + self.queued_bytes + len(frame) > self._limit:
@@ -238,35 +248,35 @@ class Session:
         return True
 
     def reject(self, frame: Mapping[str, Any]) -> None:
-        """Say a last word after what is queued, then end."""
+        """Queue `frame` as the last one, then end once the queue is sent."""
         if self._state in _SERVED:
             self._enqueue(wire.encode(frame))
             self._on(Cue.ENDED)
 
     def abort(self) -> None:
-        """End at once; what is queued is dropped."""
+        """End at once and drop the queue."""
         self._queue.clear()
         self.queued_bytes = self._head_sent = 0
         self._on(Cue.LOST)
 
     def lose(self) -> None:
-        """The peer is gone, or its connection is closed."""
+        """End because the peer is gone or its connection was closed."""
         self._on(Cue.LOST)
 
     def close(self) -> None:
-        """Let what is queued go out, then end."""
+        """Send the queue, then end."""
         if not self.is_ending:
             self._on(Cue.ENDED if self._queue else Cue.LOST)
 
     def buffers(self) -> list[bytes | memoryview]:
-        """What to send next, at most as many buffers as one gathering send takes."""
+        """Return the bytes to send next, in at most as many buffers as one gathering send takes."""
         gathered: list[bytes | memoryview] = list(self._queue[:_GATHER])
         if self._head_sent:
             gathered[0] = memoryview(self._queue[0])[self._head_sent :]
         return gathered
 
     def sent(self, count: int) -> None:
-        """`count` bytes of `buffers()` went out."""
+        """Note that the first `count` bytes of `buffers()` were sent."""
         self.queued_bytes -= count
         count += self._head_sent
         done = 0
@@ -285,7 +295,7 @@ class Session:
         self.queued_bytes += len(frame)
 
     def _evict(self) -> None:
-        """Drop the backlog, but never half a frame: the one on its way is finished, then the reason follows."""
+        """Drop the queue and end with the reason. A frame that was partly sent is still finished first."""
         del self._queue[1 if self._head_sent else 0 :]
         self.queued_bytes = sum(map(len, self._queue)) - self._head_sent
         self._enqueue(wire.encode(wire.lag_frame()))

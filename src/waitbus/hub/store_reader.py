@@ -1,7 +1,7 @@
-"""How the hub reads the store: one cursor for live, pages for replay, and small steps of upkeep.
+"""How the hub reads the store: one cursor for live delivery, pages for replay, and pruning in small steps.
 
-Whatever the store answers, the hub stays up. A read that fails raises `StoreError`, and is never an answer: the caller
-tries again, or tells its subscriber.
+The hub stays up whatever happens to the store. A failed read raises `StoreError`; it never looks like an empty page.
+The caller tries again or tells its subscriber.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ if TYPE_CHECKING:
 
 PRUNE_EVERY_SEC = 60.0
 PRUNE_STEP_PAUSE_SEC = 0.05
-# How long the loop may stand still for a lock that somebody has on the store.
+# How long the event loop may block on another process's lock on the store.
 _BUSY_MS = 20
-# The same trouble is logged again after so long, in seconds, and so many are known by their text.
+# The same problem is logged again after this long.
 _SAY_AGAIN_SEC = 3600.0
+# How many problems are remembered as logged, by their text.
 _TROUBLES = 16
-# For so long a store that was removed is waited for before an empty one is made.
+# How long to wait for a removed store to come back before making an empty one.
 _MISSING_SEC = 0.5
-# So many rows of a file whose log was taken away are compared with what is left of it.
+# How many of the newest rows are compared to find where a store that lost its log now ends.
 _TAIL = 10_000
-_CACHE_KIB = 256  # a reader that goes forward needs little, and what a long replay filled is never given back
+# Reading forward needs little cache, and SQLite would never give back what a long replay filled.
+_CACHE_KIB = 256
 
 
 def _at_once(act: Callable[[], object]) -> bool:
@@ -49,11 +51,12 @@ def _at_once(act: Callable[[], object]) -> bool:
 
 
 class StoreReader:
-    """The store as the hub sees it. `cursor` is the seq up to which live subscribers have been handed everything.
+    """The store as the hub sees it. Live subscribers have been given every row up to seq `cursor`.
 
-    `replaced` is called when another file was put in the store's place, with the seq up to which it holds the same rows
-    as the old one, and the seq after which its rows are news. What is kept of the old file must not outlive that call.
-    `alone` calls its argument while no other connection of this process is open, or gives False.
+    `replaced(common, news)` is called when another file has taken the store's path. The new file holds the same rows as
+    the old one up to seq `common`, and its rows after seq `news` count as new. The callee must drop what it remembers
+    of later rows of the old file. `alone` calls its argument while this process has no other connection to the store
+    open and returns True; if it cannot, it does nothing and returns False.
     """
 
     def __init__(
@@ -68,10 +71,10 @@ class StoreReader:
         self._replaced = replaced
         self._alone = alone
         self._said: dict[str, float] = {}
-        # Whether what was read for live last was not handed on, or could not be read: there is more than we know.
+        # Whether the last read for live delivery failed or was not delivered, so that there may be more to read.
         self._behind = False
         self._connection = self._open()
-        self._stood_ns = time.time_ns()  # when the files of the connection were last found in place
+        self._stood_ns = time.time_ns()  # when the connection's files were last found at their paths
         self._missing_since: float | None = None
         import_v020(settings)
         self.cursor = read.last_seq(self._connection)
@@ -81,12 +84,12 @@ class StoreReader:
         self._prune_timer: asyncio.TimerHandle | None = None
 
     def live_page(self, limit: int) -> Page:
-        """What was committed after the cursor, to be handed on and then passed by `advance`. Raises `StoreError`."""
+        """Return the rows after the cursor. The caller delivers them and then calls `advance`. Raises `StoreError`."""
         self._behind = True
         return self.page(self.cursor, limit)
 
     def advance(self, seq: int) -> None:
-        """Everything up to `seq` was handed on."""
+        """Note that every row up to `seq` has been delivered."""
         self.cursor = seq
         self._behind = False
 
@@ -98,7 +101,7 @@ class StoreReader:
         upto: int | None = None,
         where: Condition | None = None,
     ) -> Page:
-        """At most `limit` rows with `after < seq <= upto`, in commit order. Raises `StoreError`."""
+        """Return at most `limit` rows with `after < seq <= upto`, in commit order. Raises `StoreError`."""
         with self._explained():
             return read.read_page(self._connection, after, limit, upto=upto, where=where)
 
@@ -108,17 +111,20 @@ class StoreReader:
             return read.cursor_of(self._connection, since)
 
     def newest_seq(self) -> int:
-        """The seq of the newest row committed, pruned or not as far as live has read. Raises `StoreError`."""
+        """Return the seq of the newest row, or the cursor if that row has been pruned since. Raises `StoreError`."""
         with self._explained():
             return max(read.last_seq(self._connection), self.cursor)
 
     def id_at(self, seq: int) -> str | None:
-        """The event_id of the newest row at or before `seq`; None when there is none. Raises `StoreError`."""
+        """Return the event_id of the newest row at or before `seq`, or None if there is none. Raises `StoreError`."""
         with self._explained():
             return read.event_id_at(self._connection, seq)
 
     def resume_id(self) -> str | None:
-        """The cursor of who was given all that live has read, `ULID_MIN` before any event; None: it cannot be said."""
+        """Return the `since` with which a live subscriber can resume: the event_id of the newest row delivered.
+
+        Before any event this is `ULID_MIN`. None if the store cannot be read now.
+        """
         try:
             return self.id_at(self.cursor) or ULID_MIN
         except StoreError as error:
@@ -126,7 +132,7 @@ class StoreReader:
             return None
 
     def changed(self) -> bool:
-        """Whether there may be something to read: a commit since the last call, a read that failed, or another file."""
+        """Whether there may be rows to read: another commit, an earlier read that failed, or a new store file."""
         if self.follow():
             return True
         try:
@@ -139,20 +145,23 @@ class StoreReader:
         return moved or self._behind
 
     def skip(self) -> None:
-        """Put the cursor at the newest row, of whatever file is there now. Raises `StoreError`."""
+        """Move the cursor to the newest row of the file that is at the store's path now. Raises `StoreError`."""
         self.follow()
         with self._explained():
             self.advance(read.last_seq(self._connection))
 
     def follow(self) -> bool:
-        """Go on with the new file where the store was replaced: producers write there. Whether it was."""
+        """Switch to the new file if the store was replaced, because producers now write there. Returns whether it was.
+
+        Losing the log (the -wal file) counts as a replacement.
+        """
         place = self._connection.place
         if place.stands():
             self._missing_since = None
             self._stood_ns = time.time_ns()
             return False
         if not os.path.exists(self._settings.db_path):
-            # Who removes it may be removing the files beside it right now: a new one must not lose them.
+            # Somebody may be deleting the store's files one by one. A store made right now could lose its own log.
             now = time.monotonic()
             self._missing_since = now if self._missing_since is None else self._missing_since
             if now - self._missing_since < _MISSING_SEC:
@@ -171,8 +180,8 @@ class StoreReader:
         return True
 
     def reopen(self) -> None:
-        """Read through a new connection: the old one may have kept what is no longer in the file."""
-        if not self._connection.place.stands():  # `follow` compares the old file with the new one
+        """Open a new connection: the old one may have cached pages that differ from the file."""
+        if not self._connection.place.stands():  # `follow` still needs the old connection, to compare the files
             return
         try:
             fresh = self._open()
@@ -190,10 +199,10 @@ class StoreReader:
             raise explain(error, self._settings.db_path) from error
 
     def maintain(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start pruning in small steps, one at a time with a pause between; never twice at once."""
+        """Start pruning in small steps with a pause after each, unless it is already running."""
         if not self._settings.retention or self._prune_timer is not None:
             return
-        # A store that is gone is not made again for this, and one that lost its log not opened beside our connection.
+        # Pruning must not make a missing store, nor open one that lost its log beside our old connection.
         if self._connection.place.stands() or (os.path.exists(self._settings.db_path) and self.follow()):
             self._prune_timer = loop.call_later(0, self._prune_step, loop)
 
@@ -211,7 +220,7 @@ class StoreReader:
         more = False
         try:
             if self._pruned is None:
-                # Producers go first: while one writes, this one tries again later.
+                # Producers go first: with no timeout, pruning gives way to a writer and tries again later.
                 self._pruned = open_writer(self._settings, timeout=0)
             if self._pruned.place.stands():
                 more = self._pruner.step(self._pruned, now_ns=time.time_ns()).more
@@ -236,24 +245,24 @@ class StoreReader:
         return connection
 
     def _replace(self) -> None:
-        """Read the new file from where it tells news: a copy of the old one from where the two part."""
+        """Switch to another database file. If it is a copy of the old one, go on where the two begin to differ."""
         self._connection.place.clear()
         fresh = self._open()
         common = _common(self._connection, fresh)
         self._end_prune()
         self._connection.close()
-        self._take(fresh, common, f"{self._settings.db_path} was replaced")
+        self._switch_to(fresh, common, f"{self._settings.db_path} was replaced")
 
     def _replace_log(self) -> None:
-        """The file is the same, but its log was taken away, and with it what stood there alone."""
+        """Go on after the log of the same database file was deleted, and with it the rows that only the log held."""
         self._end_prune()
         known = _tail(self._connection)
         self._connection.close()
         fresh = self._open()
         common = max((seq for seq, event_id in known if _id_at(fresh, seq) == event_id), default=0)
-        self._take(fresh, common, f"the log of {self._settings.db_path} was taken away")
+        self._switch_to(fresh, common, f"the log of {self._settings.db_path} was deleted")
 
-    def _take(self, fresh: Writer, common: int, what: str) -> None:
+    def _switch_to(self, fresh: Writer, common: int, what: str) -> None:
         news = max(common, _older(fresh, min(self._stood_ns, time.time_ns())))
         if self.cursor > common or not common:
             self.cursor = news
@@ -265,7 +274,7 @@ class StoreReader:
         self._replaced(common, news)
 
     def complain(self, error: Exception) -> None:
-        """Log a trouble once an hour, not once a second."""
+        """Log the same problem at most once every `_SAY_AGAIN_SEC`."""
         text, now = str(error), time.monotonic()
         if now - self._said.get(text, -math.inf) < _SAY_AGAIN_SEC:
             return
@@ -276,21 +285,21 @@ class StoreReader:
 
 
 def _older(connection: sqlite3.Connection, since_ns: int) -> int:
-    """The seq of the last row of before `since_ns`: 0 in a file that was made after that."""
+    """Return the seq of the last row older than `since_ns`, or 0 if the file was created after that."""
     try:
         made_ns = connection.execute("SELECT min(applied_at_ns) FROM schema_migrations").fetchone()[0]
         return 0 if made_ns >= since_ns else read.cursor_of(connection, ulid_at(since_ns))
-    except (sqlite3.Error, WaitbusError):  # whoever reads it next says so
+    except (sqlite3.Error, WaitbusError):  # the next read reports it
         return 0
 
 
 def _common(old: sqlite3.Connection, new: sqlite3.Connection) -> int:
-    """The seq up to which two files hold the same rows: 0 unless one is a copy of the other."""
+    """Return the seq up to which two files hold the same rows, or 0 if neither is a copy of the other."""
     try:
         first = max(_first_seq(old), _first_seq(new))
         last = min(read.last_seq(old), read.last_seq(new))
         low, high = first - 1, last
-        while low < high:  # rows are the same up to some place, and differ from there on
+        while low < high:  # bisect: the rows are the same up to some seq and differ after it
             middle = (low + high + 1) // 2
             ours = read.event_id_at(old, middle)
             if ours is not None and ours == read.event_id_at(new, middle):
@@ -298,12 +307,12 @@ def _common(old: sqlite3.Connection, new: sqlite3.Connection) -> int:
             else:
                 high = middle - 1
         return low if low >= first else 0
-    except (sqlite3.Error, WaitbusError):  # the old file may be in any state
+    except (sqlite3.Error, WaitbusError):  # the old file may be damaged
         return 0
 
 
 def _tail(connection: sqlite3.Connection) -> list[tuple[int, object]]:
-    """The newest rows and their ids: all that a log may hold, and more."""
+    """Return seq and event_id of the newest `_TAIL` rows. A log rarely holds more rows than that."""
     try:
         return connection.execute("SELECT seq, event_id FROM events ORDER BY seq DESC LIMIT ?", (_TAIL,)).fetchall()
     except sqlite3.Error:
