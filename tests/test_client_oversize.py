@@ -87,3 +87,26 @@ def test_history_that_was_not_asked_for_is_not_given_however_large(hub: HubProce
     with subscribe(since=since, timeout=PATIENCE) as events:
         assert [next(events).event_id for _ in expected] == expected
     assert asyncio.run(consume()) == expected
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty file"])
+def test_an_event_whose_store_was_taken_away_ends_no_subscription(
+    hub: HubProcess, settings: Settings, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """A file is empty between its making and its first transaction."""
+
+    def taken_away(settings: Settings, event_id: str) -> Event | None:
+        kept = Path(settings.db_path).rename(f"{settings.db_path}.kept")
+        try:
+            if left == "an empty file":
+                Path(settings.db_path).touch(0o600)
+            with monkeypatch.context() as patch:
+                patch.setattr("os.path.exists", lambda path: True)
+                return FETCH(settings, event_id)
+        finally:
+            kept.rename(settings.db_path)
+
+    with subscribe(timeout=PATIENCE) as events:
+        _, small = tell()
+        monkeypatch.setattr(fetch, "from_store", taken_away)
+        assert next(events).event_id == small

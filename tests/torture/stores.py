@@ -32,9 +32,10 @@ class Generation:
 
     def rows(self) -> list[tuple[str, str]]:
         """Every row's event_id (as a reader derives it, where there is none) and delivery_id, in commit order."""
-        query = "SELECT seq, event_id, received_at, delivery_id FROM events ORDER BY seq"
         with contextlib.closing(sqlite3.connect(self.path)) as store:
-            rows = store.execute(query).fetchall()
+            if not store.execute("SELECT 1 FROM sqlite_schema WHERE name = 'events'").fetchone():
+                return []  # it went before it was made
+            rows = store.execute("SELECT seq, event_id, received_at, delivery_id FROM events ORDER BY seq").fetchall()
         return [(given if is_ulid(given) else derived_id(at, seq), delivery) for seq, given, at, delivery in rows]
 
     def sound(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from waitbus.settings import SettingsError
-from waitbus.store.open import StoreDamaged, StoreError, open_reader
+from waitbus.store.open import StoreDamaged, StoreError, StoreMissing, open_reader
 from waitbus.store.prefilter import condition_of
 from waitbus.store.read import cursor_of, event_with_payload, last_seq, read_page
 
@@ -26,10 +26,16 @@ _BUSY_SEC = 0.25
 
 
 def from_store(settings: Settings, event_id: str) -> Event | None:
-    """The event with this id and its payload; None when it is no longer there. Raises `StoreError`."""
+    """The event with this id and its payload; None when it, or the whole store, is no longer there.
+
+    Raises `StoreError`.
+    """
     if not os.path.exists(settings.db_path):  # a daemon of 0.2.0 keeps its own
         return None
-    conn = open_reader(settings)
+    try:
+        conn = open_reader(settings)
+    except StoreMissing:  # taken away just now
+        return None
     try:
         return event_with_payload(conn, event_id)
     finally:

@@ -16,6 +16,10 @@ class StoreDamaged(StoreError):
     """The file is not a sound database: what it gives is not all that was committed. Trying again does not help."""
 
 
+class StoreMissing(StoreError):
+    """There is no file, or an empty one: nobody has written yet, or the file was taken away and is made again."""
+
+
 class StoreBusy(StoreError):
     """Another process holds the lock that is needed. Trying again may help."""
 

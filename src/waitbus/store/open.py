@@ -12,7 +12,7 @@ import sys
 
 from waitbus.private import SettingsError, check_owner, check_private_dir, ensure_private_dir, quote
 from waitbus.store import migrate
-from waitbus.store.errors import StoreBusy, StoreDamaged, StoreError, explain, is_busy
+from waitbus.store.errors import StoreBusy, StoreDamaged, StoreError, StoreMissing, explain, is_busy
 from waitbus.store.place import Place, set_aside
 from waitbus.store.wal import LIMIT
 
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     Opened = TypeVar("Opened", bound="Connection")
 
-__all__ = ["StoreBusy", "StoreDamaged", "StoreError", "explain", "is_busy", "open_reader", "open_writer"]
+__all__ = [
+    "StoreBusy",
+    "StoreDamaged",
+    "StoreError",
+    "StoreMissing",
+    "explain",
+    "is_busy",
+    "open_reader",
+    "open_writer",
+]
 
 # What SQLite says where it can neither find nor make the files that it keeps beside a store.
 _NO_FILES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
@@ -93,7 +102,7 @@ def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | No
 
 
 def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
-    """A connection that cannot write. Raises `StoreError`, also when there is no store yet.
+    """A connection that cannot write. Raises `StoreError`; `StoreMissing` when there is no store yet.
 
     On a read-only disk a store is read as it is there.
     """
@@ -214,8 +223,8 @@ def address_of(path: str, mode: str) -> str:
     return "file:{}?mode={}".format(path.replace("%", "%25").replace("?", "%3f").replace("#", "%23"), mode)
 
 
-def _nothing_yet(path: str, why: str = "does not exist") -> StoreError:
-    return StoreError(f"no events yet: {path} {why}; emit one (waitbus emit --help) or run waitbus init")
+def _nothing_yet(path: str, why: str = "does not exist") -> StoreMissing:
+    return StoreMissing(f"no events yet: {path} {why}; emit one (waitbus emit --help) or run waitbus init")
 
 
 def check_directory(settings: Settings) -> None:
