@@ -26,6 +26,7 @@ from waitbus.predicate import (
     all_of,
     parse_text,
 )
+from waitbus.predicate_text import text_of
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.sampled_from(["", "a", "b", "1", "true", "null"]))
 values = st.recursive(
@@ -54,6 +55,15 @@ def leaves(draw: st.DrawFn) -> dict[str, Any]:
     return {"key": key, "op": operator} | ({} if operator == "exists" else {"value": value})
 
 
+def eq(value: Any, key: str = "a") -> dict[str, Any]:
+    return {"key": key, "op": "eq", "value": value}
+
+
+def path_of_leaf(leaf: dict[str, Any]) -> tuple[str, ...]:
+    return path_of(leaf["key"])
+
+
+odd_keys = st.sampled_from(["fields.1x", "fields.-x", "fields.summary", 'b."c d".0', 'fields."é"', "fields"])
 nodes = st.recursive(
     leaves(),
     lambda inner: st.one_of(
@@ -179,6 +189,110 @@ def test_a_bad_text_is_told_the_right_form(text: str, hint: str) -> None:
         parse_text(text)
     assert hint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("name=build exit_code?", "name=build && exit_code?"),
+        ("name=build and exit_code?", "name=build && exit_code?"),
+        ("name=build, exit_code = 1", "name=build && exit_code=1"),
+        ("a=1&&b=2", "a=1 && b=2"),
+        ("x>1 & x<5", "x>1 && x<5"),
+        ('msg_body="a b, c" exit_code?', 'msg_body="a b, c" && exit_code?'),
+        ("a=1 && b=2 c?", "a=1 && b=2 && c?"),
+        ("status == completed", "status=completed"),
+        ("status:completed", "status=completed"),
+        ("process:name=build", "source=process && name=build"),
+    ],
+)
+def test_what_was_meant_is_said_and_can_be_read(text: str, meant: str) -> None:
+    with pytest.raises(PredicateError) as caught:
+        Predicate.parse(text)
+    assert str(caught.value).endswith(f"write '{meant}'")
+    Predicate.parse(meant)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a=1 || b=2", "--first-of"),
+        ("a=1 or b=2", "--first-of"),
+        ("a=1 &&", "missing beside &&"),
+        ("&& a=1", "missing beside &&"),
+        ("a=1 && && b=2", "missing beside &&"),
+        ("a=1 && b=True", "write b=true"),
+        ("a=1 && a=2", "a=1 and a=2 can never both hold"),
+        ("a=1 && fields.a=2", "never both hold"),
+        ("a=1 && b=" + "x" * 260, "256 bytes"),
+    ],
+)
+def test_joined_texts_that_cannot_be_read_are_told_what_to_do(text: str, hint: str) -> None:
+    with pytest.raises(PredicateError) as caught:
+        Predicate.parse(text)
+    assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "leaves"),
+    [
+        ("a=1 && b=2", ["a=1", "b=2"]),
+        ("a=1 \t&&\n b? && c~x*", ["a=1", "b?", "c~x*"]),
+        ('a="x && y" && b=1', ['a="x && y"', "b=1"]),
+        ('a="x\\" && y" && b=1', ['a="x\\" && y"', "b=1"]),
+        ('"k && l"=1 && b=1', ['"k && l"=1', "b=1"]),
+        ('a={"x && y":[" && "]} && b=1', ['a={"x && y":[" && "]}', "b=1"]),
+        ("a~*x && a~y*", ["a~*x", "a~y*"]),
+        ("a=1 && a=1.0", ["a=1", "a=1.0"]),
+        ("a!=1 && a!=2", ["a!=1", "a!=2"]),
+    ],
+)
+def test_two_ampersands_join_outside_of_quotes(text: str, leaves: list[str]) -> None:
+    assert parse_text(text) == {"all": [parse_text(leaf) for leaf in leaves]}
+
+
+def test_what_one_text_joins_must_all_hold() -> None:
+    both = Predicate.parse("name~*x && name~y*")
+    assert both({"fields": {"name": "yx"}})
+    assert not both({"fields": {"name": "y"}})
+    joined = all_of(["a=1 && b=1", "c=1", "c=2"])
+    assert joined is not None
+    assert joined({"fields": {"a": 1, "b": 1, "c": 2}})
+    assert not joined({"fields": {"a": 1, "b": 2, "c": 2}})
+
+
+@pytest.mark.parametrize("texts", [["a=1 && b=1", "a=2 && b=1"], ["a=1 && b=1", "a=2"], ["a=2", "a=1 && b=1"]])
+def test_texts_that_deny_each_other_are_refused(texts: list[str]) -> None:
+    with pytest.raises(PredicateError, match=r"can never both hold.*--first-of"):
+        all_of(texts)
+    assert all_of([*texts[:1], "a=1"] if "b=1" in texts[0] else ["a=1", "a=2"]) is not None
+
+
+@given(st.lists(leaves() | st.builds(eq, scalars, odd_keys), min_size=1, max_size=3, unique_by=path_of_leaf))
+def test_what_is_written_back_is_read_as_the_same(nodes: list[dict[str, Any]]) -> None:
+    predicate = Predicate.from_object(nodes[0] if len(nodes) == 1 else {"all": nodes})
+    assert Predicate.parse(text_of(predicate.as_object)) == predicate
+
+
+@pytest.mark.parametrize(
+    ("node", "text"),
+    [
+        ({"key": "fields.source", "value": "pytest"}, "source=pytest"),
+        ({"key": "a", "value": "two words"}, 'a="two words"'),
+        ({"key": "a", "value": "true"}, 'a="true"'),
+        ({"key": "a", "value": "None"}, 'a="None"'),
+        ({"key": "a", "value": True}, "a=true"),
+        ({"key": "a", "op": "glob", "value": "web-*"}, "a~web-*"),
+        ({"key": "a", "op": "glob", "value": "5"}, 'a~"5"'),
+        ({"key": "a", "op": "exists"}, "a?"),
+        ({"any": [{"key": "a", "value": 1}, {"key": "a", "value": 2}]}, "a=1 or a=2"),
+        ({"all": [{"any": [{"key": "a", "value": 1}, {"key": "b", "value": 2}]}]}, "(a=1 or b=2)"),
+        ({"not": {"key": "a", "value": 1}}, "not (a=1)"),
+    ],
+)
+def test_what_is_written_back(node: dict[str, Any], text: str) -> None:
+    assert text_of(Predicate.from_object(node).as_object) == text
 
 
 def test_nan_is_a_word_and_never_a_number() -> None:
@@ -348,7 +462,7 @@ def test_a_quoted_step_names_a_field_whatever_its_name(text: str, fields: dict[s
     assert joined(frame)
 
 
-@given(st.text(max_size=20), st.text(max_size=20))
+@given(st.text(max_size=9), st.text(max_size=9))  # escaped, two of them fit in a text
 def test_every_name_can_be_named(name: str, inner: str) -> None:
     for quoted in (json.dumps(name), json.dumps(name, ensure_ascii=False)):
         predicate = Predicate.parse(f"fields.{quoted}.{json.dumps(inner)}=1")
@@ -368,10 +482,6 @@ def test_a_key_that_is_quoted_badly_is_refused_in_one_line(text: str) -> None:
 # --- what it costs is bounded, and said -------------------------------------------------------------------------------
 
 LONG = "x" * (MAX_VALUE_BYTES - 2)
-
-
-def eq(value: Any, key: str = "a") -> dict[str, Any]:
-    return {"key": key, "op": "eq", "value": value}
 
 
 @pytest.mark.parametrize(
@@ -444,7 +554,8 @@ def test_the_weight_is_no_less_than_what_it_takes(leaves: list[dict[str, Any]]) 
 def test_no_text_makes_anything_but_a_predicate_or_its_error(raw: bytes | str) -> None:
     text = raw if isinstance(raw, str) else raw.decode("utf-8", "surrogateescape")
     with contextlib.suppress(PredicateError):
-        assert Predicate.parse(text).as_object["op"]
+        node = Predicate.parse(text).as_object
+        assert node.get("op") or all(leaf["op"] for leaf in node["all"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,19 @@ import re
 
 from waitbus.event import WaitbusError, one_line
 from waitbus.json_text import from_json, is_deeper
-from waitbus.matching import QUOTED, STEP, compile_node, freeze, is_number, is_plain, path_of, terms_of
+from waitbus.matching import (
+    BARE_WORD,
+    NEAR_LITERALS,
+    QUOTED,
+    STEP,
+    SYMBOLS,
+    compile_node,
+    freeze,
+    is_number,
+    is_plain,
+    path_of,
+    terms_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,17 +42,12 @@ MAX_OBJECT_BYTES = MAX_LEAVES * MAX_TEXT_BYTES
 MAX_PATTERN_CHARS = 256
 OPERATORS = ("eq", "ne", "glob", "lt", "le", "gt", "ge", "exists")
 
-_SYMBOLS = {"!=": "ne", "<=": "le", ">=": "ge", "=": "eq", "~": "glob", "<": "lt", ">": "gt"}
 _PATH = rf"(?:[A-Za-z_][A-Za-z0-9_-]*|{QUOTED})(?:\.(?:{STEP}))*"
 _TEXT = re.compile(rf"\s*({_PATH})\s*(!=|<=|>=|=|~|<|>)(.*)", re.DOTALL)
 _EXISTS = re.compile(rf"\s*({_PATH})\?\s*", re.DOTALL)
 _KEY = re.compile(_PATH, re.DOTALL)
-_BARE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./:@+-]*")
-_NEAR_LITERALS = {
-    **dict.fromkeys(("True", "TRUE"), "true"),
-    **dict.fromkeys(("False", "FALSE"), "false"),
-    **dict.fromkeys(("None", "NONE", "Null", "NULL", "nil", "undefined"), "null"),
-}
+# What joins predicates, and the quoted texts in which it joins nothing.
+_AND = re.compile(rf"{QUOTED}|(\s+&&\s+)", re.DOTALL)
 
 
 class PredicateError(WaitbusError, ValueError):
@@ -118,7 +125,9 @@ def _meaning(node: Mapping[str, Any]) -> tuple[Any, ...]:
 def all_of(texts: Iterable[str | Predicate], source: str | None = None) -> Predicate | None:
     """Several predicates as one: across keys they AND; `=` and `~` on the same key OR. None when there is none.
 
-    Restrictions (`!=`, `<`, `<=`, `>`, `>=`, `key?`) AND even on one key: `pid>1` with `pid<9` is a range.
+    Restrictions (`!=`, `<`, `<=`, `>`, `>=`, `key?`) AND even on one key: `pid>1` with `pid<9` is a range. So does all
+    that one text joins with `&&`. Raises `PredicateError` for a text that cannot be read, and for texts of which one
+    joins what another one denies.
     """
     nodes: list[dict[str, Any]] = []
     positive: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -133,6 +142,7 @@ def all_of(texts: Iterable[str | Predicate], source: str | None = None) -> Predi
             alternatives.append(node)
         else:
             nodes.append(node)
+    _check_agreement(nodes)
     nodes = [node["any"][0] if len(node.get("any", ())) == 1 else node for node in nodes]
     if not nodes:
         return None
@@ -140,9 +150,67 @@ def all_of(texts: Iterable[str | Predicate], source: str | None = None) -> Predi
 
 
 def parse_text(text: str) -> dict[str, Any]:
-    """One predicate text as a leaf of the wire form."""
+    """One predicate text in the wire form: a leaf, or the `all` of those that `&&` joins."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
         raise PredicateError(f"predicate over {MAX_TEXT_BYTES} bytes: {one_line(text, 40)}")
+    parts = _parts(text) if "&&" in text else [text]
+    if len(parts) == 1:
+        return _parse_part(text, text)
+    node = {"all": [_parse_part(part, text) for part in parts]}
+    _check_agreement([node])
+    return node
+
+
+def _parts(text: str) -> list[str]:
+    """What `&&` joins, outside of quotes and with white space around it."""
+    cuts = [found.span() for found in _AND.finditer(text) if found[1]]
+    starts, ends = [0, *[end for _, end in cuts]], [*[start for start, _ in cuts], len(text)]
+    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _parse_part(part: str, text: str) -> dict[str, Any]:
+    """One `KEY OP VALUE` or `KEY?` of `text` as a leaf."""
+    try:
+        return _parse_leaf(part)
+    except PredicateError as error:
+        from waitbus.predicate_text import suggestion  # not while all is well: a waiter's start is a budget
+
+        hint = suggestion(text, _is_leaf)
+        if hint is None:
+            raise
+        raise PredicateError(f"cannot read predicate {one_line(text, MAX_TEXT_BYTES)!r}: {hint}") from error
+
+
+def _is_leaf(text: str) -> bool:
+    try:
+        _parse_leaf(text)
+    except PredicateError:
+        return False
+    return True
+
+
+def _check_agreement(nodes: Iterable[Mapping[str, Any]]) -> None:
+    """Raise `PredicateError` where what `&&` joins asks one key for two values, or another text denies it."""
+    nodes = list(nodes)
+    required = [leaf for node in nodes if len(node.get("all", ())) > 1 for leaf in node["all"]]
+    if required:
+        required += [node["any"][0] for node in nodes if len(node.get("any", ())) == 1]
+    first: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for leaf in required:
+        if leaf.get("op") != "eq":
+            continue
+        other = first.setdefault(path_of(leaf["key"]), leaf)
+        if freeze(other["value"]) != freeze(leaf["value"]):
+            from waitbus.predicate_text import text_of
+
+            raise PredicateError(
+                f"{text_of(other)} and {text_of(leaf)} can never both hold: for either of them give each a predicate "
+                "of its own, or use wait --first-of"
+            )
+
+
+def _parse_leaf(text: str) -> dict[str, Any]:
+    """`KEY OP VALUE` or `KEY?` as a leaf of the wire form."""
     exists = _EXISTS.fullmatch(text)
     if exists:
         _check_key(exists[1])
@@ -152,23 +220,23 @@ def parse_text(text: str) -> dict[str, Any]:
         raise PredicateError(f'cannot read predicate {text!r}: write KEY=VALUE, such as conclusion="failure"')
     key, symbol, raw = parts[1], parts[2], parts[3].strip()
     _check_key(key)
-    operator = _SYMBOLS[symbol]
+    operator = SYMBOLS[symbol]
     value = _literal(one_line(key), symbol, raw)
     _check_value(key, operator, value)
     return {"key": key, "op": operator, "value": value}
 
 
 def _literal(key: str, symbol: str, raw: str) -> Any:
-    if raw in _NEAR_LITERALS:
+    if raw in NEAR_LITERALS:
         raise PredicateError(
-            f'{raw} is not JSON: write {key}{symbol}{_NEAR_LITERALS[raw]}, or {key}{symbol}"{raw}" for the text'
+            f'{raw} is not JSON: write {key}{symbol}{NEAR_LITERALS[raw]}, or {key}{symbol}"{raw}" for the text'
         )
     if is_deeper(raw, MAX_DEPTH):
         raise PredicateError(f"{key}: the value is nested deeper than {MAX_DEPTH}; compare a part of it: {key}.NAME=…")
     try:
         return from_json(raw)
     except (ValueError, RecursionError):
-        if _BARE_WORD.fullmatch(raw) or (symbol == "~" and raw and '"' not in raw):
+        if BARE_WORD.fullmatch(raw) or (symbol == "~" and raw and '"' not in raw):
             return raw
     hint = json.dumps(raw.strip("='\""), ensure_ascii=False) if raw else '"…"'
     raise PredicateError(
