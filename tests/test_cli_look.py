@@ -96,6 +96,12 @@ class TestTail:
         done = cli("tail", "--since", "start", "--count", "2", "--match", "run_id>=1")
         assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 2, "")
 
+    def test_it_is_narrowed_by_type(self, hub: HubProcess, cli: Cli) -> None:
+        tell("a", "begun", run_id=1)
+        tell("a", "ended", run_id=2)
+        words = ["--since", "start", "--source", "a", "--event-type", "ended", "--count", "1", "--json"]
+        assert json.loads(cli("tail", *words).stdout)["fields"]["run_id"] == 2
+
     def test_time_that_runs_out(self, hub: HubProcess, cli: Cli) -> None:
         assert cli("tail", "--timeout", "0").returncode == 0
         assert cli("tail", "--timeout", "50ms", "--count", "1").returncode == 124
@@ -210,6 +216,8 @@ class TestReplay:
         assert self.ids(say, "--limit", "3") == [0, 1, 2]
         assert self.ids(say, "--last", "3") == [1197, 1198, 1199]
         assert self.ids(say, "--source", "b", "--last", "1") == [1198]
+        assert self.ids(say, "--source", "b", "--source", "a", "--match", "run_id<3 && run_id>1") == [2]
+        assert self.ids(say, "--event-type", "t", "--last", "1", "--match", "event_type=x") == []
         assert say("replay", "--last", "1", "--limit", "1")[0] == 2
 
     def test_the_last_word_of_each_thing(self, say: Say) -> None:

@@ -72,6 +72,13 @@ class TestOnce:
         done = on(cli, "n>=2", "--source", "test", "--match", "n<9", "--", "sh", "-c", "echo $WAITBUS_FIELD_N")
         assert done.stdout == "2\n"
 
+    def test_it_is_narrowed_by_type_and_by_joined_predicates(self, hub: HubProcess, cli: Cli) -> None:
+        for number in (1, 2, 3):
+            tell(number)
+        assert on(cli, "--event-type", "other", "--", "true", flags=("--timeout", "0.1")).returncode == 124
+        words = ["n>1 && n<3", "--event-type", "test", "--event-type", "other"]
+        assert on(cli, *words, "--", "sh", "-c", "echo $WAITBUS_FIELD_N").stdout == "2\n"
+
     def test_no_event_in_time_is_124(self, hub: HubProcess, cli: Cli) -> None:
         done = on(cli, "--", "echo", "ran", flags=("--timeout", "50ms"))
         assert (done.returncode, done.stdout) == (124, "")

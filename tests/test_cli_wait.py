@@ -78,6 +78,15 @@ class TestMatch:
         tell("a")
         assert code(cli, "--source", "b", "--match", 'source="a"') == 124
 
+    def test_event_type_narrows_and_several_are_either(self, hub: HubProcess, cli: Cli) -> None:
+        tell("a", "begun")
+        assert code(cli, "--event-type", "begun") == 0
+        assert code(cli, "--source", "a", "--event-type", "ended", "--event-type", "begun") == 0
+        assert code(cli, "--source", "b", "--source", "a") == 0
+        assert code(cli, "--event-type", "ended", "--match", "event_type=begun") == 124
+        assert code(cli, "--all-of", "a", "--event-type", "ended") == 124
+        assert code(cli, "--event-type", "ended", "--fail-if", "source=a") == 124
+
     def test_several_and_across_keys_and_or_on_one(self, hub: HubProcess, cli: Cli) -> None:
         tell(conclusion="failure", fields={"n": 1})
         assert code(cli, "--match", "conclusion=success", "--match", "conclusion=failure", "--match", "n=1") == 0
@@ -195,6 +204,18 @@ class TestConditions:
         exit_code, out, _ = now(cli, *flags, "--print")
         assert exit_code == 0
         assert [json.loads(line)["fields"]["source"] for line in out.splitlines()] == ["pytest", "docker"]
+
+    def test_all_of_joined_predicates_tell_the_end_from_the_start(self, hub: HubProcess, cli: Cli) -> None:
+        flags = ["--all-of", "process:name=build && event_type=process_exited", "agent:msg_from=reviewer"]
+        tell("process", "process_started", status="in_progress", fields={"name": "build"})
+        tell("agent", "agent_message", msg_from="reviewer")
+        assert code(cli, *flags) == 124
+        assert code(cli, "--all-of", "process:name=build", "agent", "--verdict") == 124
+        tell("process", "process_exited", status="completed", conclusion="success", fields={"name": "build"})
+        assert code(cli, *flags) == 0
+        assert code(cli, "--all-of", "process:name=build", "agent", "--verdict") == 0
+        assert code(cli, "--first-of", "process:name=x", "process:name=build && exit_code?") == 124
+        assert code(cli, "--match", "name=build && status=completed", "--fail-if", "name=build && signal?") == 0
 
     def test_first_of(self, hub: HubProcess, cli: Cli) -> None:
         tell("docker", fields={"image": "a:1"})
@@ -394,8 +415,15 @@ class TestUsage:
             (["--timeout", "soon"], "write 90, 90s"),
             (["--timeout", "-1"], "--timeout"),
             (["--since", "soon"], "an event_id, or start"),
-            (["--all-of", "conclusion=success"], "names no source: write SOURCE"),
-            (["--all-of", ":n=1"], "names no source"),
+            (["--all-of", "conclusion=success"], "write SOURCE:conclusion=success or, for any source, *:conclusion"),
+            (["--all-of", ":n=1"], "names no source: write SOURCE or SOURCE:PREDICATE"),
+            (["--all-of", "a:n=1 b?"], "write 'n=1 && b?'"),
+            (["--match", "n=1 && s=1", "--match", "n=2 && s=1"], "can never both hold"),
+            (["--match", "n=1&&s=1"], "write 'n=1 && s=1'"),
+            (["--source", ""], "is a variable of the shell unset?"),
+            (["--event-type", ""], "is a variable of the shell unset?"),
+            (["--workflow", ""], "is a variable of the shell unset?"),
+            (["--sha", SHA, "--event-type", "workflow_job"], "--sha and --event-type contradict"),
             (["--all-of", "a:n"], "write KEY=VALUE"),
             (["--all-of", "a", "--first-of", "b"], "--all-of and --first-of contradict"),
             (["--all-of", "a", "--sha", SHA], "--all-of and --sha contradict"),

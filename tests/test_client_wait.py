@@ -175,6 +175,7 @@ class TestConditions:
             assert bench.feed(n=1, conclusion=word) is None
         assert bench.feed(n=1, status="in_progress") is None
         assert bench.feed(n=1, status="completed") is None
+        assert bench.feed(n=1, status="in_progress", conclusion="success") is None
         assert bench.feed(n=2, conclusion="failure") is None
         assert bench.feed(n=1, conclusion="success") == 0
 
@@ -188,6 +189,10 @@ class TestConditions:
         bench = Bench(Conditions([leaf("n=1"), leaf("n=2")], every=True, by_verdict=True))
         assert bench.feed(n=1, conclusion="success") is None
         assert bench.feed(n=2, conclusion=word) == 1
+
+    def test_by_verdict_a_failure_is_final_while_the_rest_goes_on(self) -> None:
+        bench = Bench(Conditions([leaf("n=1"), leaf("n=2")], every=True, by_verdict=True))
+        assert bench.feed(n=2, conclusion="failure", status="in_progress") == 1
 
     @given(
         st.lists(st.sets(st.integers(0, 4)), min_size=1, max_size=5),

@@ -42,6 +42,19 @@ def verdict(conclusion: object) -> Verdict:
     return "failure" if isinstance(conclusion, str) and conclusion in FAILURES else "pending"
 
 
+def standing(fields: Mapping[str, Any]) -> Verdict:
+    """What the `fields` of one event say of its subject.
+
+    A failure is final, also when it is told while the rest goes on. A success counts once the status is `completed`, or
+    absent. An event that has neither status nor conclusion, such as a message, counts as it is.
+    """
+    status, conclusion = fields.get("status"), fields.get("conclusion")
+    if status is None and conclusion is None:
+        return "success"
+    word = verdict(conclusion)
+    return "pending" if word == "success" and status not in (None, "completed") else word
+
+
 class Run:
     """One run of a workflow as far as its events have told: its newest attempt, and how that stands.
 

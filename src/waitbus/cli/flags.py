@@ -9,6 +9,10 @@ from waitbus.event import one_line
 from waitbus.predicate import Predicate, PredicateError
 from waitbus.units import parse_duration
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
@@ -25,10 +29,17 @@ def as_text(word: str) -> str:
     return word
 
 
+def named(word: str) -> str:
+    """A name to compare with: text that is not empty, as an unset variable of a shell is."""
+    if not word:
+        raise argparse.ArgumentTypeError("it is empty: no event matches that; is a variable of the shell unset?")
+    return as_text(word)
+
+
 # What the help of a flag or word that takes predicates says of them.
 PREDICATES = (
-    "such as conclusion=failure or 'exit_code>=1'; quote a name that holds a dot: 'labels.\"com.example\"=web'. "
-    "Several AND; the same key again ORs"
+    "such as conclusion=failure or 'name=build && exit_code>=1'; quote a name that holds a dot: "
+    "'labels.\"com.example\"=web'. Several AND; the same key again ORs"
 )
 
 
@@ -68,23 +79,45 @@ def condition(text: str) -> tuple[str | None, list[Predicate]]:
     """``SOURCE`` or ``SOURCE:PREDICATE``: the source, None for any, and the predicate if there is one."""
     source, colon, test = text.partition(":")
     if source != "*" and (not source or not _NAME_CHARS.issuperset(source)):
-        raise argparse.ArgumentTypeError(
-            f"{one_line(text, 50)!r} names no source: write SOURCE or SOURCE:PREDICATE, such as docker:action=die"
-        )
+        form = f"SOURCE:{text} or, for any source, *:{text}" if _is_predicate(text) else "SOURCE or SOURCE:PREDICATE"
+        raise argparse.ArgumentTypeError(f"{one_line(text, 50)!r} names no source: write {one_line(form)}")
     return None if source == "*" else source, [predicate(test)] if colon else []
 
 
-def add_filters(parser: argparse.ArgumentParser) -> None:
-    """The flags `--source` and `--match`."""
-    parser.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")
-    parser.add_argument(
-        "--match",
-        metavar="PREDICATE",
-        type=predicate,
-        action="append",
-        default=[],
-        help=PREDICATES,
-    )
+def _is_predicate(text: str) -> bool:
+    try:
+        Predicate.parse(text)
+    except PredicateError:
+        return False
+    return True
+
+
+def add_filters(parser: argparse._ActionsContainer, *, match: str = PREDICATES) -> None:
+    """The flags `--source`, `--event-type` and `--match`; `match` is the help of the last."""
+    for flag, what in (("--source", "source"), ("--event-type", "type")):
+        parser.add_argument(
+            flag,
+            metavar="NAME",
+            type=named,
+            action="append",
+            default=[],
+            help=f"only events of this {what}; can be given several times",
+        )
+    parser.add_argument("--match", metavar="PREDICATE", type=predicate, action="append", default=[], help=match)
+
+
+def filters_of(args: argparse.Namespace) -> list[Predicate]:
+    """What `--source` and `--event-type` say, each in an `all` of its own: no other predicate on its key widens it."""
+    either = [
+        [{"key": key, "op": "eq", "value": name} for name in names]
+        for key, names in (("fields.source", args.source), ("event_type", args.event_type))
+    ]
+    return [Predicate.from_object({"all": [one_of(leaves)]}) for leaves in either if leaves]
+
+
+def one_of(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Predicates in their object form joined by OR."""
+    return nodes[0] if len(nodes) == 1 else {"any": nodes}
 
 
 def count(text: str) -> int:

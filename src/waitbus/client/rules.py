@@ -7,7 +7,7 @@ to which everything committed is known, never at the present one: a hub that han
 from __future__ import annotations
 
 from waitbus.predicate import Predicate
-from waitbus.verdict import RUN_EVENT, verdict
+from waitbus.verdict import RUN_EVENT, standing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from waitbus.event import Event
-    from waitbus.verdict import CommitRuns, Run, Verdict
+    from waitbus.verdict import CommitRuns, Run
 
     class Rule(Protocol):
         """What a wait waits for."""
@@ -56,8 +56,7 @@ class Outcome:
 class Conditions:
     """Events that must match: one of the conditions (`every=False`), or each of them at least once.
 
-    With `by_verdict`, a match counts only when its conclusion is a verdict, and a bad one ends the wait with 1. An
-    event that has neither `status` nor `conclusion`, such as a message, counts as it is.
+    With `by_verdict`, a match counts only by its verdict (see `standing`), and a failure ends the wait with 1.
     """
 
     __slots__ = ("_by_verdict", "_every", "_met", "_predicates")
@@ -75,7 +74,7 @@ class Conditions:
 
     def feed(self, event: Event, frame: Mapping[str, Any], now: float, age: float) -> Outcome | None:
         matching = [i for i, test in enumerate(self._predicates) if test is None or test(frame)]
-        word = self._word(event)
+        word = standing(event.fields) if self._by_verdict else "success"
         if not matching or word == "pending":
             return None
         if word == "failure":
@@ -87,10 +86,6 @@ class Conditions:
         met = [self._met[i] for i in sorted(self._met)]
         events = list({event.event_id: event for event in met}.values())
         return Outcome(MATCHED, f"matched: {'; '.join(event.summary for event in events)}", events)
-
-    def _word(self, event: Event) -> Verdict:
-        as_it_is = event.conclusion is None and event.fields.get("status") is None
-        return verdict(event.conclusion if self._by_verdict and not as_it_is else "success")
 
     def judge(self, known: float) -> Outcome | None:
         return None

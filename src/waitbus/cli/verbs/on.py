@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 
-from waitbus.cli.flags import PREDICATES, as_text, duration, predicate
+from waitbus.cli.flags import PREDICATES, add_filters, duration, filters_of, predicate
 from waitbus.client.bookmark import prepare
 from waitbus.client.handler import Handler
 from waitbus.client.subscribe import Subscription
@@ -71,10 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=predicate,
         help=f"{PREDICATES}. Without one, any event matches",
     )
-    parser.add_argument(
-        "--match", metavar="PREDICATE", type=predicate, action="append", default=[], help="another predicate"
-    )
-    parser.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")
+    add_filters(parser, match="another predicate")
     parser.add_argument("--loop", action="store_true", help="run the command for every match")
     parser.add_argument("--restart", action="store_true", help="end a running command when a newer event matches")
     parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end with 124 after this long without one")
@@ -98,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.command:
         raise WaitbusError("name the command after --, such as: waitbus on conclusion=failure -- make alarm")
     settings = load()
-    stream, inbox = prepare((*args.predicates, *args.match), args.source, args.since, None, settings)
+    stream, inbox = prepare((*args.predicates, *args.match, *filters_of(args)), None, args.since, None, settings)
     timeout = args.timeout
     # With a terminal the command shares it, and Ctrl-C; one that is to be ended in our stead has a group of its own.
     own_group = args.restart or not _in_foreground()

@@ -6,7 +6,7 @@ import argparse
 import time
 from collections import deque
 
-from waitbus.cli.flags import add_filters, count
+from waitbus.cli.flags import add_filters, count, filters_of
 from waitbus.client.core import history_since, since_ulid
 from waitbus.event import WaitbusError, happened_ms, is_history
 from waitbus.predicate import all_of
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     conn = open_reader(load())
     try:
         start, upto = cursor_of(conn, since or ""), last_seq(conn)
-        wanted = all_of(args.match, args.source)
+        wanted = all_of([*args.match, *filters_of(args)])
 
         def rows() -> Iterator[Row]:
             return matching(conn, start, upto, wanted, history_since(since))

@@ -8,7 +8,7 @@ import select
 import stat
 import time
 
-from waitbus.cli.flags import add_filters, count, duration
+from waitbus.cli.flags import add_filters, count, duration, filters_of
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
 from waitbus.settings import load
@@ -67,7 +67,7 @@ def _print(args: argparse.Namespace, deadline: float | None) -> int:
     autostart = False if args.no_autostart else None
     seen = 0
     settings = load()
-    stream, inbox = prepare(tuple(args.match), args.source, args.since, None, settings)
+    stream, inbox = prepare((*args.match, *filters_of(args)), None, args.since, None, settings)
     with Subscription(stream, settings, inbox=inbox, autostart=autostart) as events:
         events.open(deadline)
         pipe = _reader_of_ours()

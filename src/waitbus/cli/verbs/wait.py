@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from waitbus.cli.flags import PREDICATES, as_text, condition, duration, predicate, repo, sha
+from waitbus.cli.flags import add_filters, condition, duration, filters_of, named, one_of, predicate, repo, sha
 from waitbus.client.core import CLOSE_HEARTBEAT_SEC, SubscriptionState, since_ulid
 from waitbus.client.rules import SETTLE_SEC, Commit, Conditions, Quiet, any_of
 from waitbus.client.subscribe import Subscription
@@ -57,7 +57,7 @@ examples:
   waitbus wait --source pytest --verdict --timeout 10m
   waitbus wait --source pytest --match conclusion=failure --print | jq .summary
   waitbus wait --sha "$(git rev-parse HEAD)" --all-runs --timeout 30m
-  waitbus wait --all-of pytest:conclusion=success docker:action=start
+  waitbus wait --all-of 'process:name=build && event_type=process_exited' agent:msg_from=reviewer
   waitbus wait --match msg_to=me --fail-if event_type=agent_lost
   waitbus wait --source process --match name=backup --quiet 26h
   waitbus wait --source pytest --since 1h --timeout 0
@@ -68,20 +68,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The flags of section 6 of the contract."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     what = parser.add_argument_group("what to wait for")
-    what.add_argument("--source", metavar="NAME", type=as_text, help="only events of this source")
-    what.add_argument(
-        "--match",
-        metavar="PREDICATE",
-        type=predicate,
-        action="append",
-        default=[],
-        help=PREDICATES,
-    )
+    add_filters(what)
     what.add_argument("--repo", metavar="OWNER/NAME", type=repo, help="only this repository, or OWNER/*; default: any")
     what.add_argument(
         "--workflow",
         metavar="NAME",
-        type=as_text,
+        type=named,
         action="append",
         default=[],
         help="only this workflow: its display name, its file (ci.yml) or its id; can be given several times",
@@ -182,18 +174,16 @@ def _rule(args: argparse.Namespace, scope: list[Predicate], since: str | None, n
 def _scope(args: argparse.Namespace, *, workflow: bool = True) -> list[Predicate]:
     """What narrows everything, --fail-if too. Each stands in an `all` of its own: no --match on its key widens it."""
     leaves: list[dict[str, Any]] = []
-    if args.source is not None:
-        leaves.append({"key": "fields.source", "op": "eq", "value": args.source})
     if args.repo is not None:
-        owner, name = args.repo
+        owner, repository = args.repo
         leaves.append({"key": "owner", "op": "eq", "value": owner})
-        if name != "*":
-            leaves.append({"key": "repo", "op": "eq", "value": name})
+        if repository != "*":
+            leaves.append({"key": "repo", "op": "eq", "value": repository})
     if args.sha:
         leaves.append({"key": "fields.head_sha", "op": "glob", "value": f"{args.sha}*"})
     if args.workflow and workflow:
-        leaves.append({"any": [leaf for name in args.workflow for leaf in _names_workflow(name)]})
-    return [Predicate.from_object({"all": [one]}) for one in leaves]
+        leaves.append(one_of([leaf for workflow in args.workflow for leaf in _names_workflow(workflow)]))
+    return [*filters_of(args), *[Predicate.from_object({"all": [one]}) for one in leaves]]
 
 
 def _names_workflow(name: str) -> list[dict[str, Any]]:
@@ -215,6 +205,7 @@ _CONTRADICTIONS = (
     ("all_of", ("first_of", "sha", "quiet", "source", "match")),
     ("first_of", ("sha", "quiet", "source", "match")),
     ("quiet", ("sha", "verdict")),
+    ("sha", ("event_type",)),
 )
 
 
