@@ -1,4 +1,4 @@
-"""The pure event room: ULIDs, EventInsert's checks, the fields object."""
+"""The pure event files: ULIDs, EventInsert's checks, the fields object."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ __all__ = [
 if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> object:
-        """Load a public name from its room on first use (PEP 562)."""
+        """Load a public name on first use (PEP 562)."""
         home = _HOMES.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,1 @@
-"""The command line: one file a verb, with `configure(parser)` and `run(args) -> int`. Nothing imports this room."""
+"""The command line: one file a verb, with `configure(parser)` and `run(args) -> int`. Nothing imports this package."""
