@@ -17,6 +17,7 @@ import pytest
 
 from waitbus.event import EventInsert
 from waitbus.settings import Settings
+from waitbus.store import migrate
 from waitbus.store.append import Appender
 from waitbus.store.open import StoreError, open_reader, open_writer
 from waitbus.store.place import Place
@@ -347,6 +348,40 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_opened_again(
     with contextlib.closing(open_writer(settings)) as conn:
         assert conn.place.stands()
         assert conn.place.holds()
+
+
+def test_a_file_that_goes_while_it_is_made_is_made_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = migrate.migrate
+    pending = [lambda: os.unlink(settings.db_path)]
+
+    def taken_away(conn: sqlite3.Connection, path: str, *, timeout: float) -> None:
+        if pending:
+            pending.pop()()
+        make(conn, path, timeout=timeout)
+
+    monkeypatch.setattr(migrate, "migrate", taken_away)
+    with contextlib.closing(open_writer(settings)) as conn:
+        assert conn.place.stands()
+
+
+def test_a_reader_of_a_file_that_goes_while_it_is_opened_reads_the_one_that_is_there(
+    settings: Settings, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_writer(settings).close()
+    other.write("kept")
+    other.save()
+    check = migrate.check
+    pending = [lambda: (other.backup / other.path.name).rename(other.path)]
+
+    def taken_away(conn: sqlite3.Connection, path: str) -> int:
+        if pending:
+            pending.pop()()
+            raise StoreError("whatever a file that went may bring")
+        return check(conn, path)
+
+    monkeypatch.setattr(migrate, "check", taken_away)
+    with contextlib.closing(open_reader(settings)) as conn:
+        assert len(read_after(conn, 0, 9)) == 1
 
 
 def test_a_link_to_the_file_has_its_log_beside_the_file(settings: Settings, other: Other, bus_dir: Path) -> None:

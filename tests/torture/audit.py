@@ -81,6 +81,12 @@ class Truth:
         """The event_ids a subscriber of this kind should have been given; a restored row is the one it was."""
         return list(dict.fromkeys(event_id for event_id, delivery_id in self.rows if _wants(kind, delivery_id)))
 
+    def last_new(self, kind: str) -> list[str]:
+        """The newest event for a subscriber of this kind in the file in place, if it had not been in an earlier one."""
+        *earlier, (_, rows) = self.generations
+        known = {event_id for _, before in earlier for event_id, _ in before}
+        return [event_id for event_id, delivery in rows if _wants(kind, delivery) and event_id not in known][-1:]
+
     def spared(self, name: str, received: list[str]) -> set[str]:
         """What one subscriber need not have been given: rows of a file that went before it came to them."""
         spared: set[str] = set()

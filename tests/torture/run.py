@@ -257,7 +257,7 @@ class Torture:
             truth = audit.Truth(self.stores.generations)
         except sqlite3.OperationalError:  # whoever makes the file just now is stopped: nobody has been given any of it
             return
-        goals = {name: truth.expected(kind)[-1:] for name, kind in zip(self.subscribers, self.kinds, strict=True)}
+        goals = {name: truth.last_new(kind) for name, kind in zip(self.subscribers, self.kinds, strict=True)}
         deadline = time.monotonic() + patience
         while behind := [name for name, goal in goals.items() if not set(goal) <= set(audit.given(self.log(name)))]:
             pause(0.02, list(self.subscribers.values()))

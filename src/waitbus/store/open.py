@@ -94,6 +94,8 @@ def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | No
             if sys.platform == "darwin" and settings.durability == "power-loss":
                 conn.execute("PRAGMA fullfsync = ON")
         except BaseException as error:
+            if _is_replaced(conn, error):
+                continue
             _give_up(conn, error)
         if conn.place.take():
             return conn
@@ -129,6 +131,8 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
             if not frozen and _needs_files_that_nobody_can_make(error, path):
                 conn.close()
                 frozen = True
+                continue
+            if _is_replaced(conn, error):
                 continue
             _give_up(conn, error)
         if conn.place.take():
@@ -183,6 +187,14 @@ def _needs_files_that_nobody_can_make(error: BaseException, path: str) -> bool:
             f"{path} is on a read-only disk, and its log was not taken back into it: "
             f"copy {quote(real)} and {quote(real + '-wal')} to a directory of yours, and set WAITBUS_DB to the copy"
         )
+    return True
+
+
+def _is_replaced(conn: Connection, error: BaseException) -> bool:
+    """Whether the file went while it was opened; then it is closed, and how that failed says nothing of the new one."""
+    if not isinstance(error, sqlite3.Error | StoreError) or conn.place.take():
+        return False
+    conn.close()
     return True
 
 
