@@ -116,3 +116,16 @@ def test_no_old_name_is_left(pattern: str) -> None:
     )
     assert found.returncode in (0, 1), found.stderr
     assert found.stdout == "", f"now called {OLD_NAMES[pattern]}"
+
+
+@in_checkout
+def test_code_that_cites_the_contract_names_the_page_and_a_section_that_exists() -> None:
+    cited = 0
+    sections = set(re.findall(r"^## (\d+)\. ", text_of("docs/contract.md"), re.MULTILINE))
+    for path in PACKAGE.rglob("*.py"):
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        assert not re.search(r"(?<!docs/)\bcontract\b", text), path
+        for section in re.findall(r"section (\d+) of docs/contract\.md", text):
+            assert section in sections, path
+            cited += 1
+    assert cited > 5

@@ -324,11 +324,11 @@ class Event:
 
     @classmethod
     def from_frame(cls, frame: Mapping[str, Any]) -> Event:
-        """From a decoded `event` frame. Raises ``KeyError`` when a key of the contract is missing."""
+        """From a decoded `event` frame. Raises ``KeyError`` if one of `FRAME_KEYS` is missing."""
         return cls(*[frame[key] for key in FRAME_KEYS])
 
     def as_frame(self) -> dict[str, Any]:
-        """The frame of section 4, keys in the order 0.2.0 sends them. The payload never goes along."""
+        """The `event` frame (docs/wire.md), keys in the order in which 0.2.0 sends them, without the payload."""
         frame: dict[str, Any] = {key: getattr(self, key) for key in FRAME_KEYS}
         frame["kind"] = "event"
         return frame

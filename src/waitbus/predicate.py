@@ -1,7 +1,7 @@
 """Predicates: text or object in, one compiled matcher out, with every bound that keeps it cheap for others.
 
-Pure: no I/O, no clock, no state of the module's own. How a matcher works is `matching`'s to say. Rules: section 5 of
-the contract.
+Pure: no I/O, no clock, no state of the module's own. `matching` says how a matcher works. Rules: section 5 of
+docs/contract.md.
 """
 
 from __future__ import annotations

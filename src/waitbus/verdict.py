@@ -1,6 +1,6 @@
 """Conclusion words and what they mean for an exit code; which run of a commit speaks for it.
 
-Pure: no I/O, no clock, no state of the module's own. Rules: section 6 of the contract.
+Pure: no I/O, no clock, no state of the module's own. Rules: section 6 of docs/contract.md.
 """
 
 from __future__ import annotations

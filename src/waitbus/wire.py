@@ -1,7 +1,7 @@
 """The wire, version 1: bytes to frames and back, both directions.
 
 Sans-I/O: nothing here may know a socket, a clock or a database. Input is bounded before it is parsed. Rules: section 4
-of the contract; `tests/vectors` holds what 0.2.0's daemon was seen to answer.
+of docs/contract.md, and docs/wire.md. `tests/vectors` holds what 0.2.0's daemon answered.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FILTER = re.compile(r"([A-Za-z0-9_.-]+/([A-Za-z0-9_.-]+|\*)|\*)")
 
 
 class WireError(WaitbusError, ValueError):
-    """Bytes that are no frame, or a frame that is not what the contract allows: the connection closes silently."""
+    """The bytes are not a frame, or docs/wire.md does not allow the frame: the connection closes silently."""
 
 
 class TooDeep(WireError):

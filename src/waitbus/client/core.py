@@ -1,7 +1,7 @@
 """One subscription as its client sees it, whatever carries the bytes: what both faces share.
 
 Sans-I/O: nothing here may know a socket, a clock or a file. Times are handed in: `now` in seconds of a monotonic clock,
-`unix_ns` in nanoseconds since the epoch. The cursor rules are those of section 4 of the contract.
+`unix_ns` in nanoseconds since the epoch. The cursor rules: section 4 of docs/contract.md.
 """
 
 from __future__ import annotations

@@ -50,8 +50,9 @@ def without_event(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 def event_variables(frame: Mapping[str, Any]) -> tuple[dict[bytes, bytes], list[str]]:
     """The event as ``WAITBUS_*``, in UTF-8: text as it is, other values as JSON, null not at all.
 
-    Fields of the contract's vocabulary are ``WAITBUS_CONCLUSION`` and so on, any other is ``WAITBUS_FIELD_NAME``: no
-    event can set what waitbus itself reads. With it come the names of the variables that were left out for their size.
+    Fields of the vocabulary (section 2 of docs/contract.md) are ``WAITBUS_CONCLUSION`` and so on, any other is
+    ``WAITBUS_FIELD_NAME``: no event can set what waitbus itself reads. Returned with them are the names of the
+    variables that were left out because they are too large.
     """
     made: dict[bytes, bytes] = {}
     left_out = []

@@ -1,7 +1,7 @@
 """A row of the store as an event frame, whatever a foreign program put in it.
 
 It may have written blobs, broken UTF-8, numbers for text or text for numbers, or more than a writer of ours may
-(`MAX_FIELDS_BYTES` and its siblings). Every frame can be said in JSON and has the keys and types of the contract. A row
+(`MAX_FIELDS_BYTES` and its siblings). Every frame can be said in JSON and has the keys and types of docs/wire.md. A row
 past the bounds is a frame of kind ``truncated``: it holds what the columns say, and what is too long there is cut.
 """
 

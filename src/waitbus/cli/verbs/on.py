@@ -61,7 +61,7 @@ examples:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The flags of section 6 of the contract."""
+    """The flags of section 6 of docs/contract.md."""
     parser.usage = "waitbus on [OPTION...] [PREDICATE...] -- COMMAND [ARGUMENT...]"
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument(

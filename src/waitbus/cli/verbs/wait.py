@@ -65,7 +65,7 @@ examples:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The flags of section 6 of the contract."""
+    """The flags of section 6 of docs/contract.md."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     what = parser.add_argument_group("what to wait for")
     add_filters(what)
