@@ -23,7 +23,7 @@ from waitbus.client.wait import LATE_SEC, Wait, run, wait_for
 from waitbus.event import HISTORY_METHODS, Event, EventInsert
 from waitbus.predicate import Predicate, PredicateError, all_of
 from waitbus.settings import Settings
-from waitbus.store.errors import StoreError
+from waitbus.store.errors import StoreDamaged
 from waitbus.ulid import ULID_MIN, UlidFactory
 from waitbus.verdict import CommitRuns
 
@@ -246,7 +246,9 @@ class TestDeadline:
     def test_the_hub_is_first_asked_what_was_committed_before(self) -> None:
         bench = Bench(Conditions([leaf("n=1")]), timeout=30)
         bench.go_live()
+        assert bench.wait.due() == 1030
         bench.clock.now += 30
+        assert not bench.wait.must_look(1029.9)
         assert bench.wait.must_look(1030)
         assert bench.feed(age=0.5, n=1) == 0
 
@@ -268,6 +270,16 @@ class TestDeadline:
         assert bench.tick() is None
         assert bench.wait.must_look(bench.clock.now)
         assert bench.go_live() == 124
+
+    def test_a_rule_that_is_due_and_decides_nothing_is_not_asked_again(self) -> None:
+        class Undecided(Conditions):
+            def due(self) -> float | None:
+                return 999.0
+
+        bench = Bench(Undecided([leaf("n=1")]))
+        bench.go_live()
+        assert bench.wait.due() is None
+        assert not bench.wait.must_look(2000)
 
     def test_zero_looks_at_what_is_there_and_ends_where_live_begins(self) -> None:
         bench = Bench(Conditions([leaf("n=1")]), timeout=0)
@@ -348,6 +360,16 @@ class TestQuiet:
         assert bench.go_live() is None
         assert bench.sleep(60) == 0
         assert bench.clock.now == pytest.approx(1040, abs=0.01)
+
+    def test_what_was_written_just_now_counts_from_now(self) -> None:
+        bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
+        bench.go_live()
+        bench.lose_hub()
+        bench.sleep(50)
+        bench.feed(age=0.0, n=1)
+        assert bench.go_live() is None
+        assert bench.sleep(59.9) is None
+        assert bench.sleep(0.2) == 0
 
     def test_the_silence_of_a_dead_hub_is_none(self) -> None:
         bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
@@ -449,6 +471,7 @@ class TestQuiet:
         bench = Bench(Quiet(leaf("n=1"), 60, 1000.0))
         bench.go_live()
         bench.sleep(50)
+        bench.caught_up(1050)
         bench.lose_hub()
         bench.feed(n=1, ingest_method=method, received_at=bench.clock.unix_ns() - 86_400_000_000_000)
         bench.go_live()
@@ -914,12 +937,11 @@ class TestSilence:
         assert list(committed_after(settings, ULID_MIN, None)) == []
 
     def test_a_store_that_is_damaged_is_told(self, settings: Settings) -> None:
-        emit(make(1))
+        os.makedirs(settings.state_dir, mode=0o700)
         path = Path(settings.db_path)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
         path.write_bytes(b"no database" * 1000)
-        with pytest.raises(StoreError):
+        path.chmod(0o600)
+        with pytest.raises(StoreDamaged):
             list(committed_after(settings, ULID_MIN, None))
 
     def test_it_reads_on_from_the_cursor_in_commit_order(self, settings: Settings) -> None:

@@ -98,9 +98,9 @@ class Run:
         return self.run_id or 0, self.order
 
     @property
-    def names(self) -> set[str]:
+    def names(self) -> set[str | None]:
         """All that its workflow may be asked for by: display name, file with and without its directory, id."""
-        names = {name for name in (self.name, self.file) if name is not None}
+        names = {self.name, self.file}
         if self.file is not None:
             names.add(self.file.rpartition("/")[2])
         if self.workflow_id is not None:
@@ -212,7 +212,7 @@ class CommitRuns:
             if run.workflow_id is not None:
                 ids.setdefault((run.repository, run.file), set()).add(run.workflow_id)
         newest: dict[tuple[Workflow, str | None, bool], Run] = {}
-        called: dict[Workflow, set[str]] = {}
+        called: dict[Workflow, set[str | None]] = {}
         for run in runs:
             workflow = _workflow(run, ids)
             called.setdefault(workflow, set()).update(run.names)

@@ -49,8 +49,8 @@ class Wait:
         self._timeout = timeout
         self._deadline = None if timeout is None else started + timeout
         # Up to when everything committed has been fed, and how far the clock of day was ahead of ours then.
-        self._known: float | None = None
-        self._day_ahead = 0.0
+        self._known = float("-inf")
+        self._day_ahead = float("inf")
         # Whether what comes is new; if not, since when an answer has been waited for.
         self._live = False
         self._asked = started
@@ -83,14 +83,14 @@ class Wait:
             self._asked = now
         age = 0.0 if self._live else self._age(frame, now, unix_ns)
         outcome = self._rule.feed(event, frame, now, age)
-        return outcome if outcome is not None or not self._live else self._judge()
+        return outcome if outcome is not None or not self._live else self._rule.judge(self._known)
 
     def tick(self) -> Outcome | None:
         """What time has decided."""
         if not self._live:
             return None
-        outcome = self._judge()
-        if outcome is None and self._deadline is not None and not self._is_ahead(self._deadline):
+        outcome = self._rule.judge(self._known)
+        if outcome is None and self._deadline is not None and self._deadline <= self._known:
             return self.timed_out()
         return outcome
 
@@ -118,22 +118,16 @@ class Wait:
         return self._due() if self._live else self._end()
 
     def _due(self) -> float | None:
-        dues = [due for due in (self._rule.due(), self._deadline) if due is not None and self._is_ahead(due)]
+        dues = [due for due in (self._rule.due(), self._deadline) if due is not None and due > self._known]
         return min(dues, default=None)
 
     def _end(self) -> float | None:
         return None if self._deadline is None else max(self._deadline, self._asked + LATE_SEC)
 
-    def _is_ahead(self, due: float) -> bool:
-        return self._known is not None and due > self._known
-
-    def _judge(self) -> Outcome | None:
-        return None if self._known is None else self._rule.judge(self._known)
-
     def _age(self, frame: Mapping[str, Any], now: float, unix_ns: int) -> float:
         """For how many seconds at most an event of the replay has been there, as far as silence is concerned."""
         age = unix_ns / 1e9 - happened_ms(frame) / 1e3
-        if self._known is not None and not is_history(frame):
+        if not is_history(frame):
             # The clock of day may have been set meanwhile, or the machine have slept; and whatever the id says, the
             # event was not there yet when all was known.
             age = min(age - max(0.0, unix_ns / 1e9 - now - self._day_ahead), now - self._known)
