@@ -8,7 +8,6 @@ log's index (`-shm`), which also holds the locks.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 
@@ -117,8 +116,7 @@ class Place:
             close()
         elif now[1] is None and not log:
             # Nobody has opened the database since its log was deleted, or there would be a new one: ours has all.
-            with contextlib.suppress(sqlite3.Error):
-                conn.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+            _checkpoint(conn)
             close()
         elif log and (index or now[2] is None):
             close()
@@ -128,11 +126,21 @@ class Place:
 
 def set_aside(path: str) -> None:
     """Take away the log and the index of a database that is not there any more; the log is kept under another name."""
+    import contextlib  # half a millisecond that no start of `waitbus emit` should pay
+
     path = os.path.realpath(path)
     with contextlib.suppress(OSError):
         os.replace(path + "-wal", path + "-wal.old")
     with contextlib.suppress(OSError):
         os.unlink(path + "-shm")
+
+
+def _checkpoint(conn: sqlite3.Connection) -> None:
+    """Copy the log into the database. A failure loses nothing: the log stays."""
+    try:
+        conn.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+    except sqlite3.Error:
+        return
 
 
 def _file(path: str) -> File:
@@ -153,14 +161,28 @@ def _close_only(conn: sqlite3.Connection, path: str, close: Callable[[], None]) 
         conn.setconfig(option, True)  # type: ignore[attr-defined]
         close()
         return
+    # SQLite checkpoints on close if it finds itself alone with the database. A lock that we hold through another open
+    # file tells it that it is not alone.
+    fd = _share_lock(path)
+    try:
+        close()
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _share_lock(path: str) -> int | None:
+    """Lock the database as a reader does, until the descriptor is closed. None where the system cannot."""
     import fcntl
     import struct
 
-    # SQLite must not find itself alone with the database: a lock of another open file, which is ours, keeps it from it.
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, AttributeError):
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            lock = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
-        close()
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        lock = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+    except (OSError, AttributeError):  # macOS names no such lock
+        return fd
+    return fd
