@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE, Cli, HubProcess, Peer
 from waitbus.cli.main import main
-from waitbus.cli.parser import make_parser
-from waitbus.cli.verbs import emit as verb
 from waitbus.cloudevents import from_cloudevent, to_cloudevent
 from waitbus.event import FIELD_COLUMNS, EventInsert
 from waitbus.settings import Settings
@@ -173,35 +171,6 @@ class TestFlags:
         listener = peer({"proto": 1})
         event_id = cli("emit", "--source", "s", "--event-type", "t").stdout.strip()
         assert listener.event()["event_id"] == event_id
-
-
-# Words as a shell may hand them over: flags of every kind with values that argparse may see otherwise.
-WORDS = st.lists(
-    st.sampled_from(
-        [
-            *("--source", "--event-type", "--field", "--run-id", "--format", "--json", "--stdin", "--payload-json"),
-            *("--source=a", "--field=a=b", "--run-id=-1", "--format=json", "--json=1", "--sourc", "--", "-", "-1"),
-            *("a", "a=b", "", " ", "text", "cloudevents", "-x", "--no", "a b", "@f", "é"),
-        ]
-    ),
-    max_size=7,
-)
-
-
-@given(WORDS)
-def test_the_quick_reading_is_argparses_reading(words: list[str]) -> None:
-    quick = verb.quick(words)
-    if quick is None:
-        return
-    parser = make_parser("emit", "s", verb)
-    known = parser.parse_args(words)
-    assert vars(known) == vars(quick)
-
-
-def test_the_quick_reading_reads_the_usual_forms() -> None:
-    assert verb.quick(["--source", "a", "--event-type=b", "--field", "x=1", "--json"]) is not None
-    assert verb.quick(["--help"]) is None
-    assert verb.quick(["--format", "xml", "--format=json"]) is None  # argparse refuses the first one
 
 
 class TestLines:

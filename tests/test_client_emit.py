@@ -249,7 +249,7 @@ def test_emit_brings_no_more_than_it_needs() -> None:
     script = (
         "import sys; from waitbus import EventInsert, emit; import waitbus.client.emit\n"
         "heavy = {'asyncio', 'typing', 'dataclasses', 'pathlib', 'subprocess', 'logging', 'tempfile', 'shutil',\n"
-        "         'inspect', 'hashlib', 'tomllib', 'argparse', 'threading', 'random'}\n"
+        "         'inspect', 'hashlib', 'tomllib', 'argparse', 'random'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

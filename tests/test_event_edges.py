@@ -234,7 +234,7 @@ def test_json_is_compact_and_says_what_json_can_say() -> None:
     for bad in (float("nan"), float("inf"), -float("inf")):
         with pytest.raises(ValueError, match=r"JSON|Out of range"):
             to_json([bad])
-    with pytest.raises(TypeError, match="bytes is no JSON value"):
+    with pytest.raises(TypeError, match="bytes is not JSON"):
         to_json({"a": b"x"})
 
 

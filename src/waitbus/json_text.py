@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import json.encoder
 import math
 from itertools import accumulate, repeat
 
@@ -23,17 +22,8 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def _no_default(value: object) -> Any:
-    raise TypeError(f"{type(value).__name__} is no JSON value")
-
-
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-# CPython's encoder, made once: `JSONEncoder.encode` makes one for every call, which is a third of what it costs.
-_make_encoder = getattr(json.encoder, "c_make_encoder", None)
-_encode_chunks = _make_encoder and _make_encoder(
-    None, _no_default, json.encoder.encode_basestring, None, ":", ",", False, False, False
-)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False)
 
 
 def to_json(value: object) -> str:
@@ -41,9 +31,7 @@ def to_json(value: object) -> str:
 
     Raises ``ValueError`` (NaN, infinity), ``TypeError`` (no JSON value) or ``RecursionError`` (too deep, or circular).
     """
-    if _encode_chunks is None:
-        return _ENCODER.encode(value)
-    return "".join(_encode_chunks(value, 0))
+    return _ENCODER.encode(value)
 
 
 def from_json(text: str) -> Any:

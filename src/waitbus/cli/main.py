@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 
+from waitbus.cli.parser import make_parser
 from waitbus.event import WaitbusError, one_line
 from waitbus.ui.streams import OutputLost, take_over
 
@@ -165,13 +166,7 @@ def _dispatch(words: list[str], outlet: Outlet | None) -> int:
     if verb not in VERBS:
         raise UsageError(_unknown(verb))
     module = module_of(verb)
-    # A verb in a hurry may read its plain forms itself; the rest, help and errors are argparse's.
-    quick = getattr(module, "quick", None)
-    args = quick(rest) if quick else None
-    if args is None:
-        from waitbus.cli.parser import make_parser
-
-        args = make_parser(verb, VERBS[verb], module).parse_args(rest)
+    args = make_parser(verb, VERBS[verb], module).parse_args(rest)
     if outlet is not None:
         outlet.is_all = getattr(module, "ONLY_PRINTS", False)
     code: int = module.run(args)

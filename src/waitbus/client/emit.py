@@ -5,10 +5,9 @@ One appender and one bell a store serve the whole process, from any thread and t
 
 from __future__ import annotations
 
-# `socket` around it costs a tenth of the start of `waitbus emit`, for what ringing a bell has no use for.
-import _socket as socket
 import atexit
 import errno
+import socket
 
 from waitbus.settings import load
 from waitbus.store import hublock

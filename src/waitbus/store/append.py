@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from _thread import RLock
 from itertools import chain, groupby
 from operator import itemgetter
+from threading import RLock
 
 from waitbus.event import EmitResult, Event
 from waitbus.store.clock import elapsed, pause, real_ns

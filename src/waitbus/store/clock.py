@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from _thread import allocate_lock
+from threading import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _SECOND_NS = 1_000_000_000
 _NOW_MS = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
 
 # Nobody ever releases it: to wait for it with a time-out is a sleep that no patch of `time.sleep` reaches.
-_never = allocate_lock()
+_never = Lock()
 _never.acquire()
 
 

@@ -1,7 +1,4 @@
-"""`waitbus emit`: one event from flags, or many from JSON lines (`lines`). Its start-up is a budget.
-
-The flags are one table, read by a loop of our own; argparse is loaded only for help, errors and what the loop leaves.
-"""
+"""`waitbus emit`: one event from flags, or many from JSON lines. Its start-up is a budget."""
 
 from __future__ import annotations
 
@@ -62,48 +59,6 @@ class EmitError(WaitbusError):
     """Flags or values of which no event can be made."""
 
 
-class Args:
-    """What was asked for, before anything is converted: None where nothing was said."""
-
-    field: list[str]
-    format: str | None
-    json: bool
-    lines: str | None
-    stdin: bool
-
-    def __init__(self) -> None:
-        for name in _FLAGS.values():
-            setattr(self, name, None)
-        self.field = []
-        self.json = self.stdin = False
-        self.lines = None
-
-
-def quick(words: list[str]) -> Args | None:
-    """The plain forms, ``--flag value`` and ``--flag=value``; None when argparse must have a look."""
-    args = Args()
-    rest = iter(words)
-    for word in rest:
-        flag, equals, value = word.partition("=")
-        name = _FLAGS.get(flag)
-        if name is None:
-            if word == "--json" or word == "--stdin":
-                setattr(args, word[2:], True)
-                continue
-            return None
-        if not equals:
-            value = next(rest, "-")
-            if value.startswith("-"):
-                return None
-        if name == "field":
-            args.field.append(value)
-        elif name == "format" and value not in _FORMATS:
-            return None
-        else:
-            setattr(args, name, value)
-    return args
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.usage = "waitbus emit --source NAME --event-type NAME [OPTION...]\n       waitbus emit - [OPTION...] < LINES"
@@ -127,7 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the same as --format json")
 
 
-def run(args: Args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Write what was asked for. 0, also when it was there already; 1 when a line on standard input was bad."""
     if args.lines not in (None, "-"):
         raise EmitError(
@@ -141,7 +96,7 @@ def run(args: Args) -> int:
     return _emit_one(given, "json" if args.json else args.format or "text")
 
 
-def _given(args: Args) -> dict[str, Any]:
+def _given(args: argparse.Namespace) -> dict[str, Any]:
     """What the flags say, as arguments of `EventInsert`."""
     given: dict[str, Any] = {}
     for flag, name in _FLAGS.items():
@@ -182,7 +137,7 @@ def _whole(flag: str, text: str) -> int:
         raise EmitError(f"{flag} takes a whole number, not {text!r}") from None
 
 
-def _payload(value: str, args: Args) -> str:
+def _payload(value: str, args: argparse.Namespace) -> str:
     if value not in ("-", "@-") and not value.startswith("@"):
         return value
     if value in ("-", "@-") and (args.stdin or args.lines):
