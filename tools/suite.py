@@ -1,7 +1,8 @@
 """Run the suite on every supported Python found here, and end with one line for each.
 
 The interpreter that runs this file is the main one: it measures coverage and holds the floor of
-pyproject.toml. Each other one gets an environment of its own under ``.venvs/``, from the same lock.
+pyproject.toml. Each other one gets an environment of its own under ``.venvs/``, from the same lock, and leaves out the tests
+of this repository's own tools, which run on the main interpreter only.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from tools.pythons import SUPPORTED, Python, find
 
 ROOT = Path(__file__).resolve().parent.parent
+WITHOUT_TOOLS = "--ignore-glob=*/test_supply_*.py"
 Outcome = tuple[str, str, bool]  # the version, what is said of it, whether it failed
 
 
@@ -83,8 +85,11 @@ def main() -> int:
         if this.startswith(f"{minor}."):
             continue
         if python := find(minor, arguments.uv):
-            print(f"\n== Python {python.version}", flush=True)
-            outcomes.append((python.version, *elsewhere(python, arguments.uv, pytest)))
+            print(
+                f"\n== Python {python.version}{'' if arguments.chosen else ', without tests/test_supply_*'}", flush=True
+            )
+            words = pytest if arguments.chosen else [*pytest, WITHOUT_TOOLS]
+            outcomes.append((python.version, *elsewhere(python, arguments.uv, words)))
         else:
             outcomes.append((minor, "not found here, so not tested", False))
     print("\n== Summary")
