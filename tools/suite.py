@@ -1,8 +1,8 @@
 """Run the suite on every supported Python found here, and end with one line for each.
 
 The interpreter that runs this file is the main one: it measures coverage and holds the floor of
-pyproject.toml. Each other one gets an environment of its own under ``.venvs/``, from the same lock, and leaves out the tests
-of this repository's own tools, which run on the main interpreter only.
+pyproject.toml. Each other one gets an environment of its own under ``.venvs/``, from the same lock,
+and leaves out the tests of this repository's own tools, which run on the main interpreter only.
 """
 
 from __future__ import annotations
