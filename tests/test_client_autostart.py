@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import PATIENCE, HubProcess, hub_pid, stop_hub
 from waitbus.client import autostart
-from waitbus.client.autostart import Start, ensure_hub, hub_environ
+from waitbus.client.autostart import Start, hub_environ
 from waitbus.client.connect import connect_to, dial
 from waitbus.client.core import HubError, SubscriptionState
 from waitbus.client.emit import emit
@@ -30,6 +30,12 @@ from waitbus.store import hublock
 
 def log_of(settings: Settings) -> str:
     return Path(settings.hub_log).read_text()
+
+
+def ensure_hub(settings: Settings, deadline: float | None = None) -> bool:
+    """Wait until a hub is there, as a client does; False at `deadline`."""
+    with closing(Start(settings)) as start:
+        return start.run(deadline)
 
 
 def make(number: int) -> EventInsert:
@@ -203,7 +209,7 @@ def held(path: str) -> Iterator[IO[str]]:
 
 def test_another_hub_on_its_way_in_or_out_is_waited_for(bus: Settings) -> None:
     """It has the lock of the store, but does not listen: nothing is launched that would only be refused."""
-    with Start(bus) as start:
+    with closing(Start(bus)) as start:
         with held(bus.hub_lock):
             assert not start.step()
             assert not start.run(0.0)
@@ -213,7 +219,7 @@ def test_another_hub_on_its_way_in_or_out_is_waited_for(bus: Settings) -> None:
 
 
 def test_who_may_not_start_a_hub_waits_for_one_that_has_the_lock(bus: Settings) -> None:
-    with Start(bus, may_launch=False) as start:
+    with closing(Start(bus, may_launch=False)) as start:
         with held(bus.hub_lock):
             assert not start.step()
         with pytest.raises(HubError, match="autostart is off"):

@@ -19,7 +19,6 @@ from waitbus.store import hublock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Self
 
     from waitbus.settings import Settings
 
@@ -42,15 +41,6 @@ _KEPT_PREFIXES = ("COVERAGE_", "DYLD_", "LC_", "PYTHON", "XDG_")
 _DEFAULT_SIGNALS = (1, 2, 3, 13, 15)
 
 
-def ensure_hub(settings: Settings, deadline: float | None = None) -> bool:
-    """Return True when a hub listens; start one where there is none. However many ask at once, one hub starts.
-
-    False when `deadline` (of ``time.monotonic()``) came first. Raises `HubError` with the reason when none can start.
-    """
-    with Start(settings) as start:
-        return start.run(deadline)
-
-
 class Start:
     """A hub getting ready: ours, another client's, or one that has the lock and does not listen yet.
 
@@ -69,12 +59,6 @@ class Start:
         self._ready = -1
         self._log = -1
         self._log_begin = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __del__(self) -> None:
         self.close()

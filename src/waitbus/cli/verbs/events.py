@@ -38,7 +38,6 @@ TIMED_OUT = 124
 _TIMEOUT_SEC = 30.0
 _PAGE = 500
 _SQL_BYTES = 1 << 20
-_CELL = 60  # characters of a table's cell
 _OPERATIONS = 20_000  # of SQLite's machine between two looks at the clock: a few milliseconds
 
 _DESCRIPTION = """\
