@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from waitbus import wire
-from waitbus.event import MAX_NAME_BYTES
+from waitbus.event import MAX_FIELDS_DEPTH, MAX_NAME_BYTES
 from waitbus.predicate import MAX_DEPTH, Predicate
 
 ULID = "01JZABC123DEF456GHJ789KMNP"
@@ -143,6 +143,27 @@ def test_what_filters_let_through(filters: list[str], owner: str, repo: str, exp
     predicate = wire.parse_subscribe_request({"filters": filters}).predicate
     frame = {"owner": owner, "repo": repo, "event_type": "t", "fields": {}}
     assert (predicate is None or predicate(frame)) is expected
+
+
+def test_a_subscription_is_one_predicate_as_simple_as_it_can_be() -> None:
+    match = {"key": "pid", "op": "exists"}
+    asked: list[dict[str, Any]] = [{"match": match}, {}, {"match": match, "filters": ["a/*"]}]
+    only, nothing, both = (wire.parse_subscribe_request(frame).predicate for frame in asked)
+    assert nothing is None
+    assert only is not None
+    assert only.as_object == match
+    assert both is not None
+    assert list(both.as_object) == ["all"]
+
+
+@pytest.mark.parametrize(("depth", "fits"), [(MAX_FIELDS_DEPTH, True), (MAX_FIELDS_DEPTH + 1, False)])
+def test_a_frame_holds_fields_as_deep_as_they_may_be(depth: int, fits: bool) -> None:
+    body = b'{"fields":' + b"[" * depth + b"]" * depth + b"}"
+    if fits:
+        assert wire.decode(body)["fields"]
+    else:
+        with pytest.raises(wire.TooDeep):
+            wire.decode(body)
 
 
 @pytest.mark.parametrize("item", ["", "a", "a/", "/b", "*/b", "**", "a/b/c", "a b/c", "é/b", "a/b\n", "a/**"])
