@@ -1,6 +1,6 @@
 # Needs make and a Python >= 3.11; every target fetches the rest itself, by hash, into this folder.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench torture fuzz mutants lock build audit reproduce verify-release venv clean
+.PHONY: help demo test lint format bench torture fuzz mutants lock build audit reproduce verify-release fork venv clean
 
 # The first name that really runs: a version manager's shim may be found and still have nothing behind it.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -82,6 +82,9 @@ verify-release: venv ## check who vouches for a published file, then build it ag
 	@$(BIN)/waitbus verify-release '$(FILE)' $(if $(SUMS),--sums '$(SUMS)') $(FLAGS); looked=$$?; \
 		PYTHON='$(PYTHON)' packaging/rebuild.sh $(if $(REF),--ref '$(REF)') '$(FILE)'; rebuilt=$$?; \
 		case " $$looked $$rebuilt " in *' 76 '*) exit 76 ;; *' 0 '*) exit 0 ;; esac; exit $$rebuilt
+
+fork: ## give the repository another name, in every file that holds it (TO=OWNER/NAME)
+	@$(or $(PYTHON),python3) -m tools.fork $(TO)
 
 venv: $(STAMP)
 

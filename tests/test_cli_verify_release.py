@@ -18,11 +18,12 @@ import pytest
 from tests.artifacts import INFO, NEEDS_MORE, SDIST, VERSION, WHEEL, argv, tampered, tool
 from tests.conftest import PATIENCE, Cli
 from tests.test_house import ROOT, build, copy_tree, in_checkout
+from waitbus import __repository__
 from waitbus.cli.main import main
 from waitbus.verify import artifact, signatures
 
 REF = f"refs/tags/v{VERSION}"
-IDENTITY = f"https://github.com/waitbus/waitbus/{signatures.SIGNER}@{REF}"
+IDENTITY = f"https://github.com/{__repository__}/{signatures.SIGNER}@{REF}"
 ISSUER = "https://token.actions.githubusercontent.com"
 
 
@@ -243,7 +244,7 @@ class TestSignatures:
         answer = verify(wheel)
         assert answer.code == 0
         assert argv(bin_dir, "gh") == [
-            *("attestation", "verify", str(wheel), "--repo", "waitbus/waitbus", "--source-ref", REF),
+            *("attestation", "verify", str(wheel), "--repo", __repository__, "--source-ref", REF),
             *("--cert-identity", IDENTITY, "--cert-oidc-issuer", ISSUER, "--deny-self-hosted-runners"),
         ]
         assert f"running {path} attestation verify {wheel} " in answer.err
@@ -255,7 +256,7 @@ class TestSignatures:
     ) -> None:
         tool(bin_dir, "pypi-attestations", "exit 0")
         assert verify(built[1]).code == 0
-        repository = "https://github.com/waitbus/waitbus"
+        repository = f"https://github.com/{__repository__}"
         assert argv(bin_dir, "pypi-attestations") == ["verify", "pypi", "--repository", repository, str(built[1])]
 
     def test_cosign_needs_the_bundle_of_the_release(self, wheel: Path, bin_dir: Path, verify: Verify) -> None:
@@ -270,7 +271,7 @@ class TestSignatures:
         assert argv(bin_dir, "cosign") == [
             *("verify-blob-attestation", "--bundle", str(bundle), "--type", "https://slsa.dev/provenance/v1"),
             *("--certificate-identity", IDENTITY, "--certificate-oidc-issuer", ISSUER),
-            *("--certificate-github-workflow-repository", "waitbus/waitbus"),
+            *("--certificate-github-workflow-repository", __repository__),
             *("--certificate-github-workflow-ref", REF, str(wheel)),
         ]
 
@@ -316,7 +317,7 @@ class TestSignatures:
         [
             ("gh", "To get started with GitHub CLI, please run: gh auth login"),
             ("gh", "\u2717 No attestations found for subject sha256:00"),
-            ("gh", "Error: HTTP 404: Not Found (https://api.github.com/repos/waitbus/waitbus/attestations/sha256:00)"),
+            ("gh", "Error: HTTP 404: Not Found (https://api.github.com/repos/ann/bus/attestations/sha256:00)"),
             ("gh", "error connecting to api.github.com"),
             ("cosign", "Error: setting trusted material: dial tcp: lookup tuf-repo-cdn.sigstore.dev"),
             ("cosign", "Get https://tuf.example: tls: failed to verify certificate: x509: unknown authority"),

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import HubProcess
 from tests.test_house import ROOT, in_checkout
+from waitbus import __repository__
 from waitbus.cli.main import VERBS, module_of
 from waitbus.cli.parser import make_parser
 from waitbus.client.emit import emit
@@ -81,8 +82,8 @@ def test_a_first_installation_begins_with_verifying() -> None:
     asks = shlex.split(
         re.findall(r"^gh attestation verify (?:.*\\\n)*.*", install, re.MULTILINE)[0].replace("\\\n", "")
     )
-    assert {"--repo", signatures.REPOSITORY, "--source-ref", "--signer-workflow"} <= set(asks)
-    assert f"{signatures.REPOSITORY}/{signatures.SIGNER}" in asks
+    assert {"--repo", __repository__, "--source-ref", "--signer-workflow"} <= set(asks)
+    assert f"{__repository__}/{signatures.SIGNER}" in asks
     assert (
         install.index("gh attestation verify")
         < install.index("uv tool install ./")
@@ -97,7 +98,7 @@ def test_what_decides_a_release_is_approved_by_one_team() -> None:
     assert all(len(who) == 1 for who in owners.values())
     assert all((ROOT / path.strip("/")).exists() for path in owners if path != "*")
     deciding = {"/.ci/", "/.github/", "/Makefile", "/packaging/", "/pyproject.toml", "/tools/", "/uv.lock"}
-    assert {path for path, who in owners.items() if who == ["@waitbus/release"]} >= deciding
+    assert {path for path, who in owners.items() if who == [f"@{__repository__.partition('/')[0]}/release"]} >= deciding
 
 
 def sockets_of(pid: int) -> set[str]:

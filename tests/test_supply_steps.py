@@ -15,6 +15,7 @@ pytest.importorskip("ruamel.yaml", reason="on the main interpreter only")
 
 from tools import workflows
 from tools.beside import SUMS, sums
+from waitbus import __repository__
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (
@@ -125,11 +126,11 @@ def test_what_is_no_final_version_is_a_prerelease(tmp_path: Path, tag: str, kind
     (tmp_path / "bundles").mkdir()
     (tmp_path / "gh").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > words\n')
     (tmp_path / "gh").chmod(0o755)
-    environ = {"GITHUB_REF_NAME": tag, "GITHUB_REPOSITORY": "waitbus/waitbus", "SUMS": digest}
+    environ = {"GITHUB_REF_NAME": tag, "GITHUB_REPOSITORY": __repository__, "SUMS": digest}
     done = run(f'PATH="$PWD:$PATH"\n{shell("release.yml", "release", "gh release create")}', tmp_path, **environ)
     assert done.returncode == 0, done.stderr
     words = (tmp_path / "words").read_text().splitlines()
-    assert words[:7] == ["release", "create", tag, "--repo", "waitbus/waitbus", "--verify-tag", kind]
+    assert words[:7] == ["release", "create", tag, "--repo", __repository__, "--verify-tag", kind]
     assert [word for word in words if word.startswith("release/")] == sorted(
         f"release/{name}" for name in (*FILES, SUMS)
     )
@@ -138,5 +139,5 @@ def test_what_is_no_final_version_is_a_prerelease(tmp_path: Path, tag: str, kind
 def test_what_is_called_from_elsewhere_refuses(tmp_path: Path) -> None:
     for job in ("build", "attest"):
         script = shell("build.yml", job, "GITHUB_REPOSITORY")
-        assert run(script, tmp_path, GITHUB_REPOSITORY="waitbus/waitbus").returncode == 0
+        assert run(script, tmp_path, GITHUB_REPOSITORY=__repository__).returncode == 0
         assert run(script, tmp_path, GITHUB_REPOSITORY="evil/waitbus").returncode == 1

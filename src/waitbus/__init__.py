@@ -12,6 +12,9 @@ Every public name is loaded on first use, so that ``import waitbus`` stays under
 """
 
 __version__ = "0.3.0"
+# Where waitbus is developed and released. Everything else that names it is derived from this line, or compared with it
+# by a test: `make fork TO=OWNER/NAME` changes all of them.
+__repository__ = "waitbus/waitbus"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # so that a type checker sees what `__getattr__` loads

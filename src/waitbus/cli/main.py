@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 
+from waitbus import __repository__
 from waitbus.cli.parser import make_parser
 from waitbus.event import WaitbusError, one_line
 from waitbus.ui.streams import OutputLost, take_over
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from waitbus.ui.streams import Outlet
 
 USAGE, UNEXPECTED, INTERRUPTED = 2, 70, 130
-_REPORT = (
-    "please report it at https://github.com/waitbus/waitbus/issues, with what WAITBUS_DEBUG=1 before the command prints"
-)
+_ISSUES = f"https://github.com/{__repository__}/issues"
+_REPORT = f"please report it at {_ISSUES}, with what WAITBUS_DEBUG=1 before the command prints"
 
 # Verb and what it does, in a line, grouped as the overview shows them. The file is named as the verb, `_` for `-`.
 GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (

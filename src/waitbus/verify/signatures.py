@@ -12,6 +12,7 @@ import re
 import subprocess
 import tempfile
 
+from waitbus import __repository__
 from waitbus.event import one_line
 from waitbus.verify.report import FAILED, OK, UNCHECKED, Check
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from waitbus.verify.artifact import Artifact
     from waitbus.verify.report import Report
 
-REPOSITORY = "waitbus/waitbus"
 # The workflow whose identity the build's certificate carries, and the one that PyPI knows as the publisher.
 SIGNER = ".github/workflows/build.yml"
 ISSUER = "https://token.actions.githubusercontent.com"
@@ -73,17 +73,27 @@ def arguments(tool: str, path: str, version: str, bundle: str | None) -> list[st
     The workflow that signed and the repository and tag that it ran for are each named: anybody may call the workflow.
     """
     ref = f"refs/tags/v{version}"
-    signer = f"https://github.com/{REPOSITORY}/{SIGNER}@{ref}"
+    signer = f"https://github.com/{__repository__}/{SIGNER}@{ref}"
     if tool == "gh":
-        words = ["attestation", "verify", path, "--repo", REPOSITORY, "--source-ref", ref, "--cert-identity", signer]
+        words = [
+            "attestation",
+            "verify",
+            path,
+            "--repo",
+            __repository__,
+            "--source-ref",
+            ref,
+            "--cert-identity",
+            signer,
+        ]
         words += ["--cert-oidc-issuer", ISSUER, "--deny-self-hosted-runners"]
         return [*words, "--bundle", bundle] if bundle else words
     if tool == "cosign":
         words = ["verify-blob-attestation", "--bundle", bundle or "", "--type", PREDICATE]
         words += ["--certificate-identity", signer, "--certificate-oidc-issuer", ISSUER]
-        words += ["--certificate-github-workflow-repository", REPOSITORY, "--certificate-github-workflow-ref", ref]
+        words += ["--certificate-github-workflow-repository", __repository__, "--certificate-github-workflow-ref", ref]
         return [*words, path]
-    return pypi_arguments(path, f"https://github.com/{REPOSITORY}")
+    return pypi_arguments(path, f"https://github.com/{__repository__}")
 
 
 def pypi_arguments(path: str, repository: str) -> list[str]:
