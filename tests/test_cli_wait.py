@@ -414,7 +414,7 @@ class TestUsage:
             (["--repo", "/r"], "write OWNER/NAME"),
             (["--timeout", "soon"], "write 90, 90s"),
             (["--timeout", "-1"], "--timeout"),
-            (["--since", "soon"], "an event_id, or start"),
+            (["--since", "soon"], "start, an event_id"),
             (["--all-of", "conclusion=success"], "write SOURCE:conclusion=success or, for any source, *:conclusion"),
             (["--all-of", ":n=1"], "names no source: write SOURCE or SOURCE:PREDICATE"),
             (["--all-of", "a:n=1 b?"], "write 'n=1 && b?'"),

@@ -20,11 +20,9 @@ from waitbus.client.core import (
     HubError,
     SubscriptionState,
     Truncated,
-    since_ulid,
 )
 from waitbus.event import HISTORY_METHODS, Event
 from waitbus.predicate import Predicate
-from waitbus.settings import SettingsError
 from waitbus.ulid import ULID_MIN, encode_ulid, ulid_at
 
 if TYPE_CHECKING:
@@ -528,18 +526,3 @@ def test_any_breaks_and_restarts_give_every_event_once_and_in_order(data: st.Dat
         if not last:
             state.feed(b"", 0)
     assert received == [frame["event_id"] for frame in store]
-
-
-class TestSince:
-    def test_what_a_person_writes(self) -> None:
-        assert since_ulid(None, NOW_NS) is None
-        assert since_ulid("start", NOW_NS) == ULID_MIN
-        assert since_ulid(event_id(3), NOW_NS) == event_id(3)
-        assert since_ulid(event_id(3).lower(), NOW_NS) == event_id(3)
-        assert since_ulid("10m", NOW_NS) == ulid_at(NOW_NS - 600_000_000_000)
-        assert since_ulid("90000w", NOW_NS) == ULID_MIN
-
-    @pytest.mark.parametrize("text", ["", "yesterday", "-5m", event_id(1)[:-1], event_id(1) + "0"])
-    def test_what_cannot_be_read_is_told_with_the_forms(self, text: str) -> None:
-        with pytest.raises(SettingsError, match="an event_id, or start"):
-            since_ulid(text, NOW_NS)

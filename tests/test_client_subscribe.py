@@ -350,7 +350,7 @@ class TestRefusals:
 
     def test_a_since_that_is_none(self, settings: Settings) -> None:
         with pytest.raises(SettingsError, match="since takes"):
-            subscribe(since="yesterday")
+            subscribe(since="tomorrow")
 
 
 class TestBookmark:

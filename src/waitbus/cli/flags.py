@@ -115,6 +115,15 @@ def filters_of(args: argparse.Namespace) -> list[Predicate]:
     return [Predicate.from_object({"all": [one_of(leaves)]}) for leaves in either if leaves]
 
 
+# What `--since` takes, for its help: `client.since` reads it.
+SINCE = "a duration (10m), start, an event_id, or a time: today, yesterday, 14:30, 2026-05-17, RFC 3339"
+
+
+def add_since(parser: argparse._ActionsContainer) -> None:
+    """The flag `--since`, as text: what it means depends on the time at which the verb begins."""
+    parser.add_argument("--since", metavar="WHEN", help=f"start in the past: {SINCE}")
+
+
 def one_of(nodes: list[dict[str, Any]]) -> dict[str, Any]:
     """Predicates in their object form joined by OR."""
     return nodes[0] if len(nodes) == 1 else {"any": nodes}

@@ -9,7 +9,8 @@ import os
 import time
 from collections import deque
 
-from waitbus.client.core import CaughtUp, SubscriptionState, since_ulid
+from waitbus.client.core import CaughtUp, SubscriptionState
+from waitbus.client.since import since_ulid
 from waitbus.event import WaitbusError, one_line
 from waitbus.predicate import Predicate, all_of
 from waitbus.private import ensure_private_dir
@@ -157,10 +158,11 @@ def prepare(
     """What both faces make of the arguments they share."""
     kept = None if bookmark is None else Bookmark(settings, bookmark)
     now = time.time_ns()
+    began = since_ulid(since, now)
     cursor = None if kept is None else kept.load()
     state = SubscriptionState(
         all_of(predicates, source),
-        cursor or since_ulid(since, now),
+        cursor or began,
         now % 1000 / 1000,
         history_from=None if kept is None or cursor is None else kept.history_from,
     )

@@ -7,10 +7,9 @@ Sans-I/O: nothing here may know a socket, a clock or a file. Times are handed in
 from __future__ import annotations
 
 from waitbus import wire
+from waitbus.client.since import history_since
 from waitbus.event import FRAME_KEYS, Event, WaitbusError, happened_ms, is_history, one_line
-from waitbus.settings import SettingsError
-from waitbus.ulid import ULID_MIN, is_ulid, ulid_at, ulid_ms
-from waitbus.units import parse_duration
+from waitbus.ulid import is_ulid, ulid_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ _WORD_CHARS = 1000
 _FRAME_KEYS = frozenset(FRAME_KEYS)
 # How many event_ids are remembered against a repeat, when a cursor that was pruned is resolved by its time.
 _RECENT_MAX = 256
-_NO_CHANCE = "0" * 16
 
 
 NO_HUB = "no hub is running and autostart is off: start one with `waitbus serve hub`, or set WAITBUS_AUTOSTART=1"
@@ -368,37 +366,3 @@ class SubscriptionState:
             raise HubError(f"the hub refused the subscription: {one_line(str(word), _WORD_CHARS)}")
         self._failures = 0
         self.lost(now)
-
-
-def history_since(cursor: str | None) -> float:
-    """From when on history is among what this `since` asks for, in ms since the epoch: by its own time, if that is one.
-
-    None asks for news alone, an event's own id for all that was committed after it.
-    """
-    if cursor is None:
-        return float("inf")
-    return ulid_ms(cursor) if is_time(cursor) else 0
-
-
-def is_time(cursor: str) -> bool:
-    """Whether a cursor is a point in time, as `ulid_at` makes them, and not an event's id."""
-    return cursor.endswith(_NO_CHANCE)
-
-
-def since_ulid(since: str | None, unix_ns: int) -> str | None:
-    """What a person writes for `since` as a cursor: an event_id, a duration back from now, or ``start``.
-
-    Raises `SettingsError` with the right forms.
-    """
-    if since is None or is_ulid(since):
-        return since
-    if since == "start":
-        return ULID_MIN
-    if is_ulid(since.upper()):
-        return since.upper()
-    try:
-        return ulid_at(unix_ns - int(parse_duration(since) * 1e9))
-    except ValueError:
-        raise SettingsError(
-            f"since takes a duration such as 10m, an event_id, or start; not {one_line(since, 40)!r}"
-        ) from None

@@ -47,7 +47,8 @@ def subscribe(
     key again ORs. `source` is the shorthand for one on that field. It is subscribed when this returns: what is
     committed from then on comes.
 
-    `since` begins in the past: an event_id (strictly after it), a duration back from now (``"10m"``) or ``"start"``.
+    `since` begins in the past: an event_id (strictly after it), a duration back from now (``"10m"``), ``"start"``, or a
+    time (``"today"``, ``"yesterday"``, ``"14:30"``, ``"2026-05-17"``, RFC 3339; local where it names no zone).
     `bookmark` names a file that holds the cursor between runs; once there, it wins over `since`. It is written when the
     next event is asked for, so that a crash repeats an event rather than loses one. `timeout`, in seconds, ends the
     iteration when no event came for that long; the connection stays, and iterating again goes on. It holds for reaching

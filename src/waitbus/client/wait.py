@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 
-from waitbus.client.core import CAUGHT_UP, SubscriptionState, since_ulid
+from waitbus.client.core import CAUGHT_UP, SubscriptionState
 from waitbus.client.rules import FAILED, TIMED_OUT, Conditions, Outcome, any_of
+from waitbus.client.since import since_ulid
 from waitbus.event import happened_ms, is_history
 from waitbus.predicate import all_of
 from waitbus.settings import load

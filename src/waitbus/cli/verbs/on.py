@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 
-from waitbus.cli.flags import PREDICATES, add_filters, duration, filters_of, predicate
+from waitbus.cli.flags import PREDICATES, add_filters, add_since, duration, filters_of, predicate
 from waitbus.client.bookmark import prepare
 from waitbus.client.handler import Handler
 from waitbus.client.subscribe import Subscription
@@ -75,7 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loop", action="store_true", help="run the command for every match")
     parser.add_argument("--restart", action="store_true", help="end a running command when a newer event matches")
     parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end with 124 after this long without one")
-    parser.add_argument("--since", metavar="WHEN", help="start in the past: a duration (10m), an event_id, or start")
+    add_since(parser)
     parser.add_argument("--no-autostart", action="store_true", help="do not start a hub; end with 2 if none is running")
     parser.set_defaults(command=[])
     # argparse cannot tell where predicates end and the command begins once it has dropped the `--` between them.

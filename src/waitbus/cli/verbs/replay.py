@@ -6,8 +6,8 @@ import argparse
 import time
 from collections import deque
 
-from waitbus.cli.flags import add_filters, count, filters_of
-from waitbus.client.core import history_since, since_ulid
+from waitbus.cli.flags import SINCE, add_filters, count, filters_of
+from waitbus.client.since import history_since, since_ulid
 from waitbus.event import WaitbusError, happened_ms, is_history
 from waitbus.predicate import all_of
 from waitbus.settings import load
@@ -31,15 +31,17 @@ _PAGE = 500
 
 _DESCRIPTION = """\
 Print past events in the order in which they were written. SINCE is a duration
-back from now (1h), an event_id (replay begins strictly after it), or start,
-which is the default. A duration is compared with the time an event was written,
-or with received_at if the event was imported or back-filled."""
+back from now (1h), a time (today, yesterday, 14:30, 2026-05-17, RFC 3339), an
+event_id (replay begins strictly after it), or start, which is the default. A
+duration or time is compared with the time an event was written, or with
+received_at if the event was imported or back-filled."""
 
 _EPILOG = """\
 --coalesce prints only the last event of each run, job, alert, container and process.
 
 examples:
   waitbus replay 1h
+  waitbus replay yesterday --match conclusion=failure
   waitbus replay --last 20
   waitbus replay 1d --source github --coalesce
   waitbus replay start --match conclusion=failure --json > failures.jsonl
@@ -50,7 +52,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("since", nargs="?", metavar="SINCE", help="where to start (default: start)")
+    parser.add_argument("since", nargs="?", metavar="SINCE", help=f"where to start: {SINCE} (default: start)")
     parser.add_argument("--since", metavar="WHEN", dest="since_flag", help="the same as SINCE")
     add_filters(parser)
     parser.add_argument("--coalesce", action="store_true", help="print only the last event of each run")
@@ -62,9 +64,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the store holds."""
-    if args.since and args.since_flag:
+    if args.since is not None and args.since_flag is not None:
         raise WaitbusError("SINCE is given twice: leave --since out")
-    since = since_ulid(args.since or args.since_flag or "start", time.time_ns())
+    given = args.since if args.since_flag is None else args.since_flag
+    since = since_ulid("start" if given is None else given, time.time_ns())
     conn = open_reader(load())
     try:
         start, upto = cursor_of(conn, since or ""), last_seq(conn)

@@ -8,7 +8,7 @@ import select
 import stat
 import time
 
-from waitbus.cli.flags import add_filters, count, duration, filters_of
+from waitbus.cli.flags import add_filters, add_since, count, duration, filters_of
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
 from waitbus.settings import load
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     add_filters(parser)
-    parser.add_argument("--since", metavar="WHEN", help="start in the past: a duration (10m), an event_id, or start")
+    add_since(parser)
     parser.add_argument("--count", metavar="N", type=count, help="end after this many events")
     parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end after this time")
     add_format(parser)

@@ -11,9 +11,21 @@ import os
 import sys
 import time
 
-from waitbus.cli.flags import add_filters, condition, duration, filters_of, named, one_of, predicate, repo, sha
-from waitbus.client.core import CLOSE_HEARTBEAT_SEC, SubscriptionState, since_ulid
+from waitbus.cli.flags import (
+    add_filters,
+    add_since,
+    condition,
+    duration,
+    filters_of,
+    named,
+    one_of,
+    predicate,
+    repo,
+    sha,
+)
+from waitbus.client.core import CLOSE_HEARTBEAT_SEC, SubscriptionState
 from waitbus.client.rules import SETTLE_SEC, Commit, Conditions, Quiet, any_of
+from waitbus.client.since import since_ulid
 from waitbus.client.subscribe import Subscription
 from waitbus.client.wait import Wait
 from waitbus.client.wait import run as run_wait
@@ -118,7 +130,7 @@ def _configure_end(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--timeout", metavar="DURATION", type=duration, help="end with 124 after this time; 0: look once, and end"
     )
-    how.add_argument("--since", metavar="WHEN", help="start in the past: a duration (10m), an event_id, or start")
+    add_since(how)
     how.add_argument(
         "--settle",
         metavar="DURATION",
@@ -136,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     """Wait; the exit code is the answer."""
     _check(args)
     now, unix_ns = time.monotonic(), time.time_ns()
-    since = since_ulid(args.since or ("start" if args.sha else None), unix_ns)
+    since = since_ulid("start" if args.since is None and args.sha else args.since, unix_ns)
     scope = _scope(args)
     fail_if = any_of([all_of([*scope, one]) for one in args.fail_if])
     wait = Wait(_rule(args, scope, since, now, unix_ns), started=now, timeout=args.timeout, fail_if=fail_if)
