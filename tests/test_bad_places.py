@@ -132,7 +132,7 @@ def test_a_disk_that_cannot_be_written_from_the_start(
     for words in VERBS.values():
         done = cli(*words, WAITBUS_AUTOSTART="1")
         refused(done, settings.state_dir)
-        assert ("Read-only" if options == "ro" else "no room left") in done.stderr
+        assert ("Read-only" if options == "ro" else "no space left") in done.stderr
     assert cli("status").stderr == ""
     disk("rw,size=8m")
     assert cli(*TELL).returncode == 0
@@ -147,7 +147,7 @@ def emit_until_full() -> int:
         try:
             emit(tick(n, payload_json=json.dumps("x" * 5000)))
         except WaitbusError as error:
-            if "no room left" not in str(error):
+            if "no space left" not in str(error):
                 raise
             return n
     raise AssertionError

@@ -118,7 +118,7 @@ class TestFlags:
             (["--field", "run_id=x"], "run_id takes int"),
             (["--run-id", "x"], "whole number"),
             (["--run-id", str(1 << 63)], "64 bits"),
-            (["--owner", ""], "owner takes text"),
+            (["--owner", ""], "owner takes non-empty text"),
             (["--summary", "a\0b"], "zero byte"),
             (["--summary", "\udcff"], "UTF-8"),
             (["--payload-json", "@/nowhere"], "cannot read the payload /nowhere"),

@@ -241,7 +241,7 @@ class TestStatus:
         code, found = self.state(say)
         assert code == 1
         assert settings.db_path in found["store"]["problem"]
-        assert "not a sound SQLite database" in say("status")[1]
+        assert "damaged or not an SQLite database" in say("status")[1]
 
 
 class TestStats:

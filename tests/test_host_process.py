@@ -98,7 +98,7 @@ def test_names_and_words_are_bytes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        ("bin/orphan", "the interpreter after its #! is not there"),
+        ("bin/orphan", "the interpreter in its #! line does not exist"),
         ("bin/nothing", "there is no such command"),
         ("nothing", "there is no such command"),
         ("bin/data", "Permission denied"),

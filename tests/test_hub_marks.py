@@ -218,7 +218,7 @@ def test_a_damaged_store_is_never_answered_as_an_empty_one(
     live = peer({})
     done = cli("wait", "--since", "start", "--match", "n=499", "--timeout", "10")
     assert done.returncode == 2
-    assert "is not a sound SQLite database" in done.stderr
+    assert "is damaged or not an SQLite database" in done.stderr
     assert ".recover" in done.stderr
     assert done.stderr.count("\n") == 1
     refused = peer()
@@ -234,7 +234,7 @@ def test_a_damaged_store_is_never_answered_as_an_empty_one(
     with contextlib.closing(sqlite3.connect(settings.db_path)) as store, store:
         insert(store, "next")
     assert live.event()["delivery_id"] == "next"
-    assert hub.stderr.count("is not a sound SQLite database") == 1
+    assert hub.stderr.count("is damaged or not an SQLite database") == 1
     assert hub.stop() == 0
 
 

@@ -73,7 +73,7 @@ def test_what_is_no_directory_is_refused(bus_dir: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_made_is_an_error_with_its_name() -> None:
-    with pytest.raises(SettingsError, match="cannot make the directory /proc/waitbus"):
+    with pytest.raises(SettingsError, match="cannot create the directory /proc/waitbus"):
         ensure_private_dir("/proc/waitbus/state")
 
 
@@ -122,7 +122,7 @@ def test_a_place_that_everybody_could_replace_is_refused(bus_dir: Path, name: st
     above.mkdir()
     above.chmod(0o777)
     for _ in range(2):  # where it is to be made, and where it is
-        with pytest.raises(SettingsError, match=f"{above} can be written by everybody.*chmod o-w {above}"):
+        with pytest.raises(SettingsError, match=f"everybody may write to {above}.*chmod o-w {above}"):
             ensure_private_dir(str(above / "state"))
         (above / "state").mkdir(mode=0o700, exist_ok=True)
     above.chmod(0o1777)
@@ -135,7 +135,9 @@ def test_nothing_is_made_in_a_directory_of_another_user(bus_dir: Path) -> None:
     theirs.mkdir(0o700)
     os.chown(theirs, OTHER, OTHER)
     for make in (ensure_private_dir, make_dirs):
-        with pytest.raises(SettingsError, match=f"{theirs} belongs to user {OTHER}.*: run it as user {OTHER}, or set"):
+        with pytest.raises(
+            SettingsError, match=f"{theirs} belongs to user {OTHER}.*: run waitbus as user {OTHER}, or set"
+        ):
             make(str(theirs / "a" / "b"))
     with pytest.raises(SettingsError, match=f"{theirs} belongs to user {OTHER}"):
         make_dirs(str(theirs))  # it is there, and nothing may be put into it
@@ -232,7 +234,7 @@ def test_root_with_the_home_of_a_user_is_refused_and_leaves_it_as_it_was(nowhere
         os.chown(path, OTHER, OTHER)
     sudo = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "XDG_STATE_HOME": str(home / ".local" / "state")}
     for verb in VERBS:
-        refused(cli(*verb, **sudo), str(home), f"belongs to user {OTHER}", f"run it as user {OTHER}, or set")
+        refused(cli(*verb, **sudo), str(home), f"belongs to user {OTHER}", f"run waitbus as user {OTHER}, or set")
     assert sorted(path.name for path in home.rglob("*")) == [".local", "run"]
     # Nor does a directory inside that is root's already, since an earlier mistake, make it root's place.
     (home / ".local" / "state").mkdir(mode=0o700)
@@ -274,4 +276,4 @@ def test_a_tilde_that_no_shell_expanded_is_refused(nowhere: Path, cli: Cli, vari
 
 def test_a_relative_place_in_a_directory_that_is_gone(nowhere: Path, cli: Cli) -> None:
     nowhere.rmdir()
-    refused(cli(*TELL, HOME="/h", WAITBUS_STATE_DIR="state"), "WAITBUS_STATE_DIR is not absolute")
+    refused(cli(*TELL, HOME="/h", WAITBUS_STATE_DIR="state"), "WAITBUS_STATE_DIR is a relative path")

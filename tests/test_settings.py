@@ -146,7 +146,7 @@ def test_every_key_of_the_config_file(config: Callable[[str], Settings]) -> None
         ("[store]\ncolour = 1", "unknown key 'colour'"),
         ("[shop]\n", r"unknown section \[shop\]"),
         ("store = 1", r"write \[store\]"),
-        ("a = [", "no TOML"),
+        ("a = [", "not valid TOML"),
     ],
 )
 def test_a_wrong_config_file_is_named_with_the_right_form(
@@ -172,7 +172,7 @@ def test_a_small_size_is_not_no_limit(config: Callable[[str], Settings], value: 
 
 def test_a_config_file_that_is_no_utf8_or_no_file(bus_dir: Path) -> None:
     (bus_dir / "config.toml").write_bytes(b"\xff")
-    with pytest.raises(SettingsError, match="no TOML"):
+    with pytest.raises(SettingsError, match="not valid TOML"):
         load({"HOME": str(bus_dir), "WAITBUS_CONFIG": str(bus_dir / "config.toml")})
     with pytest.raises(SettingsError, match="cannot read"):
         load({"HOME": str(bus_dir), "WAITBUS_CONFIG": str(bus_dir)})

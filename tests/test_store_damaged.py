@@ -159,7 +159,7 @@ def test_a_wait_says_so(path: Path, settings: Settings, unstarted_hub: HubProces
     unstarted_hub.start()
     done = cli("wait", "--since", since, "--match", "msg_body=y", "--timeout", f"{PATIENCE}s")
     assert done.returncode == 2
-    assert "not a sound SQLite database" in done.stderr
+    assert "damaged or not an SQLite database" in done.stderr
 
 
 def test_an_index_that_has_lost_its_entries_is_not_taken_for_an_empty_store(path: Path, settings: Settings) -> None:
@@ -208,4 +208,6 @@ def test_the_log_of_this_store_is_no_trouble(path: Path, settings: Settings) -> 
 
 
 def test_what_sqlite_does_not_notice_is_said_as_what_it_does() -> None:
-    assert "/a/b is not a sound SQLite database (why): move it away (mv /a/b /a/b.bad)" in str(damaged("/a/b", "why"))
+    assert "/a/b is damaged or not an SQLite database (why): move it away (mv /a/b /a/b.bad)" in str(
+        damaged("/a/b", "why")
+    )

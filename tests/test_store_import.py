@@ -179,13 +179,13 @@ def test_files_that_are_no_store(settings: Settings) -> None:
     old.write_bytes(b"")
     assert import_v020(settings) is None
     old.write_bytes(b"nonsense" * 1000)
-    with pytest.raises(StoreError, match=r"github\.db is not a sound SQLite database"):
+    with pytest.raises(StoreError, match=r"github\.db is damaged or not an SQLite database"):
         import_v020(settings)
     old.unlink()
     conn = sqlite3.connect(old)
     conn.execute("CREATE TABLE events (a, b)")
     conn.close()
-    with pytest.raises(StoreError, match=r"github\.db has no table of waitbus 0\.2\.0"):
+    with pytest.raises(StoreError, match=r"github\.db is not a store of waitbus 0\.2\.0"):
         import_v020(settings)
     old.unlink()
     old.mkdir()

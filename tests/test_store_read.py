@@ -344,7 +344,7 @@ def test_the_data_version_moves_with_the_commits_of_others(settings: Settings, i
 
 def test_a_file_that_fails_is_a_store_error(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE events RENAME TO gone")
-    with pytest.raises(StoreDamaged, match=r"waitbus\.db is not a sound SQLite database \(no such table"):
+    with pytest.raises(StoreDamaged, match=r"waitbus\.db is damaged or not an SQLite database \(no such table"):
         read.read_after(conn, 0, 1)
     with pytest.raises(StoreError, match="no such table"):
         read.last_seq(conn)

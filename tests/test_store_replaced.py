@@ -219,7 +219,7 @@ def test_a_deleted_log_is_not_left_while_another_connection_of_the_process_has_i
     appender.append(event("a"))
     conn = open_reader(settings)
     other.remove("-wal", "-shm")
-    with pytest.raises(StoreError, match="this process still has it open"):
+    with pytest.raises(StoreError, match="deleted while this process has the store open"):
         appender.append(event("b"))
     conn.close()
     assert appender.append(event("c")).inserted

@@ -89,7 +89,7 @@ def test_a_frame_as_long_as_the_cap_can_be_said_and_no_longer_one() -> None:
     (body,) = wire.Decoder().feed(wire.encode(fits))
     assert len(body) == wire.MAX_FRAME_BYTES
     assert wire.decode(body) == fits
-    with pytest.raises(wire.WireError, match="65537 bytes passes the cap"):
+    with pytest.raises(wire.WireError, match="65537 bytes exceeds the limit"):
         wire.encode({"x": fits["x"] + "y"})
 
 

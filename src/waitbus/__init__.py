@@ -1,14 +1,14 @@
-"""waitbus: a workstation-local event bus. Commit, ring, read.
+"""waitbus: an event bus for one workstation. Commit, ring, read.
 
-A producer commits one row to one SQLite file and rings a bell; one small daemon, the hub, wakes, reads the
-rows after its cursor and sends each as a frame to the subscribers whose predicate matches.
+A producer commits a row to an SQLite file and rings a bell. A small daemon, the hub, wakes up, reads the rows after
+its cursor and sends each as a frame to the subscribers whose predicate matches.
 
     from waitbus import EventInsert, emit, wait_for
 
     emit(EventInsert(source="agent", event_type="agent_message", summary="build is green"))
     event = wait_for('conclusion="failure"', source="pytest", timeout=600)
 
-Every public name is loaded on first use, so that ``import waitbus`` stays under 5 ms.
+Public names are loaded on first use, so that ``import waitbus`` takes less than 5 ms.
 """
 
 __version__ = "0.3.0"
@@ -17,7 +17,7 @@ __version__ = "0.3.0"
 __repository__ = "waitbus/waitbus"
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # so that a type checker sees what `__getattr__` loads
+if TYPE_CHECKING:  # tells a type checker what `__getattr__` loads
     from waitbus.client.aio import asubscribe
     from waitbus.client.emit import emit, emit_many
     from waitbus.client.subscribe import subscribe
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # else a type checker would accept any name
 
     def __getattr__(name: str) -> object:
         """Load a public name on first use (PEP 562)."""

@@ -1,10 +1,13 @@
-"""``waitbus`` and ``python -m waitbus``: the command line, and what is said when it cannot even be loaded."""
+"""The entry point of ``waitbus`` and ``python -m waitbus``. It reports an error if the package cannot be loaded."""
 
 import sys
 
 
 def main() -> int:
-    """Run the command line; its exit code. 70 when the installation is broken, 130 after Ctrl-C while it is loaded."""
+    """Run the command line and return its exit code.
+
+    70 if the package cannot be loaded, 130 after Ctrl-C while it is being loaded.
+    """
     try:
         from waitbus.cli.main import main as run
 
@@ -21,7 +24,7 @@ def _complain(text: str) -> None:
 
     try:
         os.write(2, f"{ascii(text)[1:-1]}\n".encode())
-    except OSError:  # nobody listens
+    except OSError:  # stderr is closed
         return
 
 

@@ -1,4 +1,4 @@
-"""The old import path of the event types: ``from waitbus._types import EventInsert`` keeps working."""
+"""The import path of the event types in 0.2.0. ``from waitbus._types import EventInsert`` still works."""
 
 from waitbus.event import EmitResult, Event, EventInsert
 

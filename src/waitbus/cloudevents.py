@@ -1,7 +1,7 @@
-"""Events as CloudEvents 1.0 and back: what we write we read again without loss, and anybody else's is taken, too.
+"""Converts events to CloudEvents 1.0 and back. Our own come back without loss, and those of others are accepted.
 
-Pure: no I/O, no clock. id = `event_id`, source = ``urn:waitbus:source:NAME``, type = `event_type`, time =
-`received_at`, data = the rest.
+Pure: no I/O, no clock. The mapping is id = `event_id`, source = ``urn:waitbus:source:NAME``, type = `event_type`,
+time = `received_at`, data = the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 URN = "urn:waitbus:source:"
-# Attributes of the specification; any other name at the top is an extension.
+# The attributes in the specification. Any other name at the top level is an extension.
 _CONTEXT = frozenset(
     {"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema", "data", "data_base64"}
 )
@@ -25,7 +25,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=
 
 
 def to_cloudevent(frame: Mapping[str, Any]) -> dict[str, Any]:
-    """The CloudEvent of an event frame."""
+    """Convert an event frame to a CloudEvent."""
     return {
         "specversion": "1.0",
         "id": frame["event_id"],
@@ -38,16 +38,16 @@ def to_cloudevent(frame: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_cloudevent(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `EventInsert` for a CloudEvent. Raises ``ValueError`` when it is none of version 1.
+    """Return the arguments of `EventInsert` for a CloudEvent. Raises ``ValueError`` if it is not one of version 1.
 
-    Its `source` and `id` together are what makes it one event (the specification's rule), so they are the
-    `delivery_id`. Its data, when an object, become fields, and so do extensions; the whole is the payload, too.
+    By the specification `source` and `id` together identify an event, so they make the `delivery_id`. The extensions
+    become fields, and so does the data if it is an object. The whole CloudEvent becomes the payload.
     """
     if not str(event["specversion"]).startswith("1."):
         raise ValueError(f"specversion {event['specversion']!r}: only CloudEvents 1.0 is known")
     for name in ("id", "source", "type"):
         if not isinstance(event.get(name), str) or not event[name]:
-            raise ValueError(f"a CloudEvent has {name}, text that is not empty")
+            raise ValueError(f"{name} is missing: a CloudEvent takes non-empty text there")
     given: dict[str, Any] = {"event_type": event["type"]}
     if event.get("time") is not None:
         given["received_at"] = parse_time(str(event["time"]))
@@ -65,7 +65,7 @@ def from_cloudevent(event: Mapping[str, Any]) -> dict[str, Any]:
     given["fields"] = fields = {name: value for name, value in event.items() if name not in _CONTEXT}
     if isinstance(data, dict):
         fields.update(data)
-        # What is of another type than our column of that name, a numeric `status`, say, is kept one step down.
+        # A value of another type than our column of that name (a numeric `status`, for example) is kept in `data`.
         misfits = {name: fields.pop(name) for name in FIELD_COLUMNS if not _fits(name, fields.get(name))}
         if misfits:
             fields["data"] = misfits
@@ -79,7 +79,7 @@ def _fits(name: str, value: object) -> bool:
 
 
 def _ours(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The rest of an event that was one of ours."""
+    """Return the remaining arguments for an event that waitbus wrote."""
     given = {key: data[key] for key in ("owner", "repo", "delivery_id", "summary") if data.get(key) is not None}
     given["fields"] = data["fields"]
     if isinstance(data["fields"].get("ingest_method"), str):

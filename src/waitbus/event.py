@@ -1,7 +1,7 @@
-"""Events: their vocabulary, their bounds, and their shape in memory.
+"""Events: their field names, their limits, and the classes that hold them.
 
-Pure: no I/O, no clock, no state of the module's own.
-No ``dataclasses`` and no ``typing`` at run time: ``waitbus emit`` loads this file, and its start-up is a budget.
+Pure: no I/O, no clock, no module state. The rules are in docs/contract.md, section 2. ``waitbus emit`` loads this file
+and has to start quickly, so it imports neither ``dataclasses`` nor ``typing`` at run time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from typing import Any, TypedDict, Unpack
 
     class _NoMore(TypedDict):
-        """No further keyword: a type checker refuses every other name, and suggests the right one."""
+        """Has no keys, so that a type checker rejects every unknown keyword and suggests the right one."""
 
 
 class WaitbusError(Exception):
-    """Base of every error this package raises on purpose. Its text is one line that says what to do next."""
+    """The base class of every error that waitbus raises on purpose. Its text is one line that says what to do next."""
 
 
-# Fields that have a column of their own in the store, with the type SQLite and the wire give them.
+# Fields that have a column of their own in the store, with their type in SQLite and on the wire.
 FIELD_COLUMNS: dict[str, type] = {
     "run_id": int,
     "workflow_name": str,
@@ -42,9 +42,9 @@ FIELD_COLUMNS: dict[str, type] = {
     "msg_thread": str,
     "msg_body": str,
 }
-# Fields that every event carries on the wire, null where unknown.
+# Fields that every event has on the wire. They are null if unknown.
 ALWAYS_FIELDS = ("source", "event_type", "owner", "repo", "ingest_method", "status", "conclusion")
-# Natural names of single sources: kept in `fields_json`, readable in SQL as generated columns.
+# Natural names: fields of a single source. They are stored in `fields_json` and readable in SQL as generated columns.
 NATURAL_FIELDS: dict[str, type] = {
     "container_id": str,
     "container_name": str,
@@ -67,17 +67,17 @@ NATURAL_FIELDS: dict[str, type] = {
     "signal": int,
     "tail": str,
 }
-# Bounds of what is written; a reader gives a row past them as `truncated`. All in bytes of UTF-8 but the depth, which
-# counts the object `fields` itself as the first level.
+# Limits for writers, in bytes of UTF-8. A reader returns a row beyond them as `truncated`. The depth counts levels of
+# nesting, and the object `fields` itself is the first.
 MAX_FIELDS_BYTES = 256 << 10
 MAX_FIELDS_DEPTH = 64
 MAX_NAME_BYTES = 1 << 10
 MAX_PAYLOAD_BYTES = 16 << 20
 MAX_SUMMARY_BYTES = 64 << 10
-# The `ingest_method` of history: what had happened before anybody here looked. It is stored and replayed, never told as
-# news, and its time is `received_at`; the time of everything else is that of its `event_id`, when it was written.
+# The `ingest_method` of history: events from before this store was watching. History is stored and replayed, but never
+# sent as news. Its time is `received_at`; the time of any other event is that of its `event_id`, when it was written.
 HISTORY_METHODS = ("import", "backfill")
-# Keys at the top of an event frame; every other undotted key means `fields.KEY`.
+# Keys at the top level of an event frame. In a predicate, a key that starts with any other name means `fields.KEY`.
 FRAME_KEYS = (
     "event_id",
     "event_type",
@@ -91,12 +91,12 @@ FRAME_KEYS = (
 
 
 def is_history(frame: Mapping[str, Any]) -> bool:
-    """Whether an event frame tells of the past only: see `HISTORY_METHODS`."""
+    """Whether an event frame is history; see `HISTORY_METHODS`."""
     return frame["fields"].get("ingest_method") in HISTORY_METHODS
 
 
 def happened_ms(frame: Mapping[str, Any]) -> int:
-    """When an event counts as new, in milliseconds since the epoch: `received_at` of history, else its id's time."""
+    """Return an event's time in milliseconds since the epoch: `received_at` of history, else the time in its id."""
     if not is_history(frame):
         return ulid_ms(frame["event_id"])
     received_at = frame.get("received_at")
@@ -104,13 +104,13 @@ def happened_ms(frame: Mapping[str, Any]) -> int:
 
 
 class EventInsert:
-    """What a producer hands in. Only `source` and `event_type` are needed.
+    """An event to write. Only `source` and `event_type` are required.
 
-    `delivery_id` is the idempotency key: the same one again writes nothing (default: a fresh ULID).
-    `received_at` is nanoseconds since the epoch (default: now). `payload_json` stays in the store, never on the wire.
-    `fields` holds the natural names of the source, each a JSON value; names of columns belong in their own argument,
-    and are moved there when they come in `fields`. Raises ``ValueError`` when a value has the wrong type, ``TypeError``
-    for an argument of another name.
+    `delivery_id` is the idempotency key: emitting the same one again writes nothing (default: a new ULID).
+    `received_at` is in nanoseconds since the epoch (default: now). `payload_json` stays in the store and is never sent
+    on the wire. `fields` holds the natural names of the source, each with a JSON value. Names in `fields` that have an
+    argument of their own are moved there. Raises ``ValueError`` if a value has the wrong type, and ``TypeError`` for an
+    unknown argument.
     """
 
     __slots__ = (
@@ -192,7 +192,7 @@ class EventInsert:
         self.fields: dict[str, Any] = {}
         if fields:
             self._sort(fields)
-        # Spelled out, as the columns above are, because a loop over them would be a third of this call's time.
+        # Spelled out like the assignments above: a loop would take a third of the time of this call.
         if not (
             (type(source) is str and source)
             and (type(event_type) is str and event_type)
@@ -225,9 +225,9 @@ class EventInsert:
             self._check()
 
     def _sort(self, fields: Mapping[str, Any]) -> None:
-        """Put each of `fields` where it belongs: into its column, unless that has a value, or among the natural names.
+        """Move each of `fields` that has a column into it, unless that is set already, and keep the others.
 
-        What may not be said in `fields` is left out.
+        Names of required arguments (`_RESERVED_NAMES`) are dropped.
         """
         if not hasattr(fields, "items"):
             raise ValueError(f"fields takes a mapping of names to JSON values, not {type(fields).__name__}")
@@ -240,11 +240,11 @@ class EventInsert:
                 self.fields[name] = value
 
     def _check(self) -> None:
-        """Raise the ``ValueError`` that names what has the wrong type; a subclass of the right one is good."""
+        """Raise a ``ValueError`` that names the value of the wrong type. Subclasses of the right type pass."""
         for name in (*_RESERVED_NAMES, "delivery_id"):
             value = getattr(self, name)
             if (type(value) is not str or not value) and not (name == "delivery_id" and value is None):
-                raise ValueError(f"{name} takes text that is not empty")
+                raise ValueError(f"{name} takes non-empty text")
         if type(self.payload_json) is not str:
             raise ValueError(f"payload_json takes JSON text, not {type(self.payload_json).__name__}")
         if self.summary is not None and type(self.summary) is not str:
@@ -262,12 +262,12 @@ class EventInsert:
 
 _RESERVED_NAMES = ("source", "event_type", "owner", "repo", "ingest_method")
 _RESERVED_FIELDS = frozenset(_RESERVED_NAMES)
-# `received_at` is a column of 64 bits with a sign.
+# `received_at` is stored as a signed 64-bit integer.
 _TIME_END = 1 << 63
 
 
 def _fitting(name: str, value: Any, kind: type) -> Any:
-    """`value`, if the column `name` takes it; a boolean is not a number here. Raises ``ValueError``."""
+    """Return `value` if the column `name` takes it, else raise ``ValueError``. A boolean does not count as a number."""
     if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
         return value
     raise ValueError(f"{name} takes {kind.__name__}, not {type(value).__name__}")
@@ -282,10 +282,10 @@ def _unknown(name: str) -> TypeError:
 
 
 class Event:
-    """One event as it travels: what an `event` frame holds.
+    """One event, as an `event` frame holds it.
 
-    `fields` is what predicates read. `received_at` is nanoseconds since the epoch. `payload_json` is None unless the
-    event was read from the store with its payload.
+    Predicates test `fields`. `received_at` is in nanoseconds since the epoch. `payload_json` is None unless the event
+    was read from the store with its payload.
     """
 
     __slots__ = (
@@ -324,11 +324,11 @@ class Event:
 
     @classmethod
     def from_frame(cls, frame: Mapping[str, Any]) -> Event:
-        """From a decoded `event` frame. Raises ``KeyError`` if one of `FRAME_KEYS` is missing."""
+        """Make an event from a decoded `event` frame. Raises ``KeyError`` if one of `FRAME_KEYS` is missing."""
         return cls(*[frame[key] for key in FRAME_KEYS])
 
     def as_frame(self) -> dict[str, Any]:
-        """The `event` frame (docs/wire.md), keys in the order in which 0.2.0 sends them, without the payload."""
+        """Return the `event` frame (docs/wire.md) without the payload, with the keys in the order of 0.2.0."""
         frame: dict[str, Any] = {key: getattr(self, key) for key in FRAME_KEYS}
         frame["kind"] = "event"
         return frame
@@ -353,7 +353,10 @@ class Event:
 
 
 class EmitResult:
-    """What `emit` answers: whether this call wrote the row, and the event as stored (the earlier one if not)."""
+    """The result of `emit`. `inserted` says whether this call wrote the row.
+
+    `event` is the event as stored: if `inserted` is false, the earlier one with the same `delivery_id`.
+    """
 
     __slots__ = ("event", "inserted")
 
@@ -366,7 +369,7 @@ class EmitResult:
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """`text` without control characters or line breaks, cut to `limit` characters: fit for a person's terminal."""
+    """Make `text` safe for a terminal: no control characters, no line breaks, at most `limit` characters."""
     text = text[: limit * 4]
     if not text.isprintable():
         text = "".join([c if c.isprintable() else " " for c in text])

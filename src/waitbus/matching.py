@@ -1,8 +1,8 @@
-"""How a checked predicate is tested: a matcher for one, and an index, so that who does not match costs nothing.
+"""Tests events against checked predicates: a matcher for one predicate, and an index over many.
 
-Pure: no I/O, no clock, no state of the module's own. A matcher reads event frames as `wire` decodes them (plain JSON
-values), never raises for one, and never runs anything that came in with it. It walks no deeper into a value than the
-predicate's own value goes.
+The index finds the subscriptions that may match, so that the others cost nothing. Pure: no I/O, no clock, no module
+state. A matcher reads event frames as `wire` decodes them, which are plain JSON values. It raises for no frame, and it
+looks no deeper into a value than the predicate's own value goes.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ NEAR_LITERALS = {
 QUOTED = r'"(?:[^"\\]|\\.)*"'
 STEP = rf"[A-Za-z0-9_-]+|{QUOTED}"
 _STEPS = re.compile(STEP, re.DOTALL)
-# Control characters may stand in a quoted step as they are.
+# A quoted step may hold unescaped control characters.
 _STEP_DECODER = json.JSONDecoder(strict=False)
-# Keys with few values: an index over them separates little, so any other equality is preferred.
+# Keys that have few different values. An index over one of them excludes little, so another key is preferred.
 _COARSE = frozenset({"source", "event_type", "conclusion", "status", "owner", "repo", "ingest_method", "action"})
 _MISSING = object()
 
 
 def path_of(key: str) -> tuple[str, ...]:
-    """The path a key walks in a frame: a key that does not begin with one of the frame's own means `fields.KEY`.
+    """Return the path of a key in a frame. A key that does not start with one of `FRAME_KEYS` means `fields.KEY`.
 
-    A step in double quotes, with the escapes of JSON, may hold anything: ``labels."com.example.name"``.
-    Raises ``ValueError`` for a bad escape.
+    A step in double quotes may hold any characters, with the escapes of JSON: ``labels."com.example.name"``.
+    Raises ``ValueError`` for an invalid escape.
     """
     if '"' not in key:
         parts = key.split(".")
@@ -54,12 +54,12 @@ def path_of(key: str) -> tuple[str, ...]:
 
 
 def is_number(value: object) -> bool:
-    """Whether a JSON value is a number; a boolean is not one."""
+    """Whether a JSON value is a number. Booleans do not count."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def freeze(value: object) -> tuple[Any, ...]:
-    """A hashable stand-in that is equal exactly when two JSON values are: 1 is not "1" nor true, but it is 1.0."""
+    """Return a hashable value that is equal for two JSON values exactly if they are: 1 equals 1.0, not "1" nor true."""
     if isinstance(value, bool) or value is None:
         return ("const", value)
     if isinstance(value, str):
@@ -70,11 +70,11 @@ def freeze(value: object) -> tuple[Any, ...]:
         return ("list", *map(freeze, value))
     if isinstance(value, dict):
         return ("object", *sorted((key, freeze(item)) for key, item in value.items()))
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def lookup(frame: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    """What stands at `path`, or a private sentinel when a step is missing. List steps are decimal indexes."""
+    """Return the value at `path`, or `_MISSING` if a step is missing. A step into a list is a decimal index."""
     value: Any = frame
     for step in path:
         if isinstance(value, dict):
@@ -87,7 +87,7 @@ def lookup(frame: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def compile_node(node: Mapping[str, Any]) -> Test:
-    """The matcher of a checked predicate's object form."""
+    """Compile the object form of a checked predicate into a matcher."""
     for word, combine in (("all", all), ("any", any)):
         if word in node:
             tests = [compile_node(child) for child in node[word]]
@@ -112,7 +112,7 @@ def _equals(wanted: Any) -> Callable[[Any], bool]:
 
 
 def is_same(wanted: Any, value: Any) -> bool:
-    """Whether two JSON values are equal, types exact (1 is 1.0). It goes no deeper than `wanted` does."""
+    """Whether two JSON values are equal, including their types (but 1 equals 1.0). It looks no deeper than `wanted`."""
     if isinstance(wanted, bool) or wanted is None:
         return value is wanted
     if isinstance(wanted, list):
@@ -135,14 +135,14 @@ def _globs(pattern: str) -> Callable[[Any], bool]:
 
 
 def is_plain(pattern: str) -> bool:
-    """Whether the only sign in a pattern is `*`."""
+    """Whether the only wildcard in a pattern is `*`."""
     return "?" not in pattern and "[" not in pattern
 
 
 def glob_test(pattern: str) -> Callable[[str], bool]:
-    """A test whether the whole of a text fits a pattern: `*`, `?` and `[…]` as in `fnmatch`, but case always counts.
+    """Return a test whether a whole text matches a pattern: `*`, `?` and `[…]` as in `fnmatch`, always case-sensitive.
 
-    A plain pattern takes time in proportion to the text; any other at most that times the pattern's length.
+    A plain pattern takes time proportional to the length of the text, any other at most to that times its own length.
     """
     if not is_plain(pattern):
         from fnmatch import translate
@@ -186,9 +186,9 @@ _VALUE_TESTS: dict[str, Callable[[Any], Callable[[Any], bool]]] = {
 
 
 def terms_of(node: Mapping[str, Any]) -> frozenset[Term] | None:
-    """Terms of which at least one must hold for `node` to match: from the most selective child of an `all`.
+    """Return terms of which at least one holds in every frame that matches `node`, or None if there are none.
 
-    Only single values make terms. None: nothing can be said.
+    A term is an equality with a single value. Of an `all` only the most selective child gives terms.
     """
     if "any" in node:
         branches = [terms_of(child) for child in node["any"]]
@@ -206,9 +206,10 @@ def _coarseness(terms: frozenset[Term]) -> tuple[int, int]:
 
 
 class Index:
-    """Which subscriptions an event may concern, without asking those that wait on another value.
+    """Finds the subscriptions that an event may match without evaluating those that wait for another value.
 
-    Keys are any hashable objects; `add` files one under its predicate's terms, `candidates` gives all that may match.
+    A subscription is any hashable key. `add` files it under its predicate's terms; `candidates` returns all keys that
+    may match.
     """
 
     __slots__ = ("_any", "_by_path", "_terms")
@@ -237,7 +238,7 @@ class Index:
                 del self._by_path[path]
 
     def candidates(self, frame: Mapping[str, Any]) -> set[Any]:
-        """A new set of keys: one look-up per indexed path, however many subscriptions there are."""
+        """Return a new set of the keys that may match. This takes one look-up for each path, not for each key."""
         found = set(self._any)
         for path, values in self._by_path.items():
             value = lookup(frame, path)

@@ -1,7 +1,6 @@
-"""Predicates: text or object in, one compiled matcher out, with every bound that keeps it cheap for others.
+"""Predicates: parses their text or object form, checks the limits that keep them cheap, and compiles them.
 
-Pure: no I/O, no clock, no state of the module's own. `matching` says how a matcher works. Rules: section 5 of
-docs/contract.md.
+Pure: no I/O, no clock, no module state. The rules are in docs/contract.md, section 5. `matching` has the matchers.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES = 256
 MAX_DEPTH = 8
 MAX_LEAVES = 64
-# Bounds of the object form: of one value, and of all keys and values together, as many as that many texts can hold.
+# Limits of the object form: for one value, and for all keys and values together (what MAX_LEAVES texts can hold).
 MAX_VALUE_BYTES = 1024
 MAX_OBJECT_BYTES = MAX_LEAVES * MAX_TEXT_BYTES
-# A pattern with `?` or `[` may be compared with a text at each of its places: so many characters of such, in all.
+# Matching a pattern with `?` or `[` can be slow, so all such patterns of a predicate together are limited.
 MAX_PATTERN_CHARS = 256
 OPERATORS = ("eq", "ne", "glob", "lt", "le", "gt", "ge", "exists")
 
@@ -51,14 +50,15 @@ _AND = re.compile(rf"{QUOTED}|(\s+&&\s+)", re.DOTALL)
 
 
 class PredicateError(WaitbusError, ValueError):
-    """A predicate that cannot be read. The text names the right form."""
+    """A predicate is invalid. The text shows the right form."""
 
 
 class Predicate:
     """A compiled predicate. Make one with `Predicate.parse(text)`, `Predicate.from_object(object)` or `all_of(...)`.
 
-    Calling it with an event frame (or an `Event`'s `as_frame()`) says whether it matches; no frame makes it raise.
-    `as_object` is its wire form. Two are equal when they say the same of the same keys, in the same order.
+    Call it with an event frame, as `Event.as_frame()` returns it, to learn whether the event matches. It raises for no
+    frame. `as_object` is its wire form. Two predicates are equal if they test the same keys for the same in the same
+    order.
     """
 
     __slots__ = ("_test", "as_object", "has_patterns", "terms")
@@ -66,9 +66,9 @@ class Predicate:
     def __init__(self, node: dict[str, Any]) -> None:
         self.as_object = node
         self._test = compile_node(node)
-        # Whether it may take long on a long text.
+        # Whether matching a long text may be slow.
         self.has_patterns = any(leaf["op"] == "glob" for leaf in _leaves(node))
-        # If the predicate matches a frame, at least one of these terms holds in it; None: nothing can be said.
+        # See `matching.terms_of`.
         self.terms: frozenset[Term] | None = terms_of(node)
 
     def __call__(self, frame: Mapping[str, Any]) -> bool:
@@ -76,12 +76,12 @@ class Predicate:
 
     @classmethod
     def parse(cls, text: str) -> Predicate:
-        """One text, such as ``conclusion="failure"``. Raises `PredicateError` with the right form."""
+        """Parse one text, for example ``conclusion="failure"``. Raises `PredicateError`."""
         return cls(parse_text(text))
 
     @classmethod
     def from_object(cls, value: object) -> Predicate:
-        """The wire form. Raises `PredicateError` on another shape, and on what passes a bound of this file."""
+        """Make a predicate from its wire form. Raises `PredicateError` if it is invalid or exceeds a limit."""
         return cls(_checked(value, 1, _Budget()))
 
     def __repr__(self) -> str:
@@ -89,7 +89,7 @@ class Predicate:
 
     @property
     def weight(self) -> int:
-        """About how many bytes of memory it takes, filed in an index: what a subscriber is charged for it."""
+        """Roughly how many bytes of memory it takes in an index. The hub charges a subscriber for this."""
         return sum(_LEAF_WEIGHT + _CHAR_WEIGHT * _size(leaf) for leaf in _leaves(self.as_object))
 
     def __eq__(self, other: object) -> bool:
@@ -99,7 +99,7 @@ class Predicate:
         return hash(_meaning(self.as_object))
 
 
-# Measured: a leaf with its closure, its term and its place in the index, and each character of it or of its value.
+# Measured, in bytes: for a leaf with its closure, its term and its index entry, and for each byte of its key and value.
 _LEAF_WEIGHT = 1536
 _CHAR_WEIGHT = 12
 
@@ -113,7 +113,7 @@ def _leaves(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _meaning(node: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A hashable stand-in that is equal exactly when two predicates say the same."""
+    """Return a hashable value that is equal for two predicates exactly if they mean the same."""
     for word in ("all", "any"):
         if word in node:
             return (word, *map(_meaning, node[word]))
@@ -123,11 +123,12 @@ def _meaning(node: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def all_of(texts: Iterable[str | Predicate], source: str | None = None) -> Predicate | None:
-    """Several predicates as one: across keys they AND; `=` and `~` on the same key OR. None when there is none.
+    """Combine predicates into one, or return None if there is none. Raises `PredicateError`.
 
-    Restrictions (`!=`, `<`, `<=`, `>`, `>=`, `key?`) AND even on one key: `pid>1` with `pid<9` is a range. So does all
-    that one text joins with `&&`. Raises `PredicateError` for a text that cannot be read, and for texts of which one
-    joins what another one denies.
+    Predicates on different keys must all hold. Of several `=` and `~` on the same key one must hold. All other
+    operators must all hold even on one key, so that `pid>1` and `pid<9` make a range. So must everything that one text
+    joins with `&&`. `source` adds a test of `fields.source`. Also raises `PredicateError` if one text joins with `&&`
+    what another one contradicts.
     """
     nodes: list[dict[str, Any]] = []
     positive: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -217,7 +218,7 @@ def _parse_leaf(text: str) -> dict[str, Any]:
         return {"key": exists[1], "op": "exists"}
     parts = _TEXT.fullmatch(text)
     if not parts:
-        raise PredicateError(f'cannot read predicate {text!r}: write KEY=VALUE, such as conclusion="failure"')
+        raise PredicateError(f'cannot read predicate {text!r}: write KEY=VALUE, for example conclusion="failure"')
     key, symbol, raw = parts[1], parts[2], parts[3].strip()
     _check_key(key)
     operator = SYMBOLS[symbol]
@@ -232,7 +233,7 @@ def _literal(key: str, symbol: str, raw: str) -> Any:
             f'{raw} is not JSON: write {key}{symbol}{NEAR_LITERALS[raw]}, or {key}{symbol}"{raw}" for the text'
         )
     if is_deeper(raw, MAX_DEPTH):
-        raise PredicateError(f"{key}: the value is nested deeper than {MAX_DEPTH}; compare a part of it: {key}.NAME=…")
+        raise PredicateError(f"{key}: the value is nested deeper than {MAX_DEPTH}: test a part of it: {key}.NAME=…")
     try:
         return from_json(raw)
     except (ValueError, RecursionError):
@@ -240,27 +241,27 @@ def _literal(key: str, symbol: str, raw: str) -> Any:
             return raw
     hint = json.dumps(raw.strip("='\""), ensure_ascii=False) if raw else '"…"'
     raise PredicateError(
-        f"{one_line(raw) or 'an empty value'} is no JSON value: write '{key}{symbol}{hint}' (quoted for the shell)"
+        f"{one_line(raw) or 'an empty value'} is not a JSON value: write '{key}{symbol}{hint}' (quoted for the shell)"
     )
 
 
 def _check_key(key: str) -> None:
-    """Raise `PredicateError` when a quoted step of a well-formed key holds a bad escape."""
+    """Raise `PredicateError` if a quoted step of the key has an invalid escape."""
     try:
         path_of(key)
     except ValueError:
-        raise PredicateError(f"{one_line(key)}: a quoted name takes the escapes of JSON, such as \\u00e9") from None
+        raise PredicateError(f"{one_line(key)}: a quoted name takes the escapes of JSON, like \\u00e9") from None
 
 
 def _check_value(key: str, operator: str, value: object) -> None:
     if operator == "glob" and not isinstance(value, str):
-        raise PredicateError(f'{one_line(key)}~ takes a pattern, such as {one_line(key)}~"release-*"')
+        raise PredicateError(f'{one_line(key)}~ takes a pattern, for example {one_line(key)}~"release-*"')
     if operator in ("lt", "le", "gt", "ge") and not is_number(value):
-        raise PredicateError(f"{one_line(key)}: <, <=, > and >= compare numbers, such as {one_line(key)}>=1")
+        raise PredicateError(f"{one_line(key)}: <, <=, > and >= compare numbers, for example {one_line(key)}>=1")
 
 
 class _Budget:
-    """What a predicate may still hold."""
+    """How much more a predicate may hold while it is checked."""
 
     __slots__ = ("leaves", "object_bytes", "pattern_chars")
 
@@ -270,7 +271,7 @@ class _Budget:
         self.pattern_chars = MAX_PATTERN_CHARS
 
     def take(self, leaf: Mapping[str, Any]) -> None:
-        """Count a leaf in. Raises `PredicateError` when that is too much."""
+        """Count a leaf. Raises `PredicateError` if it exceeds the budget."""
         self.leaves -= 1
         if self.leaves < 0:
             raise PredicateError(f"predicate with more than {MAX_LEAVES} leaves")
@@ -284,7 +285,7 @@ class _Budget:
 
 
 def _checked(value: object, depth: int, budget: _Budget) -> dict[str, Any]:
-    """The object form with its shape checked, and nothing else in it."""
+    """Return the object form with every other key removed. Raises `PredicateError` if it is invalid."""
     if depth > MAX_DEPTH:
         raise PredicateError(f"predicate deeper than {MAX_DEPTH}")
     if not isinstance(value, dict):
@@ -293,11 +294,11 @@ def _checked(value: object, depth: int, budget: _Budget) -> dict[str, Any]:
         if word in value:
             children = value[word]
             if not isinstance(children, list) or not children or len(value) != 1:
-                raise PredicateError(f"{word} stands alone and takes a list that is not empty")
+                raise PredicateError(f'"{word}" must be the only key and takes a non-empty list of predicates')
             return {word: [_checked(child, depth + 1, budget) for child in children]}
     if "not" in value:
         if len(value) != 1:
-            raise PredicateError("not stands alone and takes one predicate")
+            raise PredicateError('"not" must be the only key and takes one predicate')
         return {"not": _checked(value["not"], depth + 1, budget)}
     leaf = _checked_leaf(value)
     budget.take(leaf)
@@ -307,10 +308,10 @@ def _checked(value: object, depth: int, budget: _Budget) -> dict[str, Any]:
 def _checked_leaf(value: dict[str, Any]) -> dict[str, Any]:
     key, operator = value.get("key"), value.get("op", "eq")
     if not isinstance(key, str) or _bytes_of(key) > MAX_TEXT_BYTES or not _KEY.fullmatch(key):
-        raise PredicateError(f"a leaf names a dotted key of at most {MAX_TEXT_BYTES} bytes")
+        raise PredicateError(f"key must be a dotted key of at most {MAX_TEXT_BYTES} bytes")
     _check_key(key)
     if not isinstance(operator, str) or operator not in OPERATORS:
-        raise PredicateError(f"op is one of {' '.join(OPERATORS)}")
+        raise PredicateError(f"op must be one of {' '.join(OPERATORS)}")
     if operator == "exists":
         return {"key": key, "op": operator}
     if "value" not in value:
@@ -327,14 +328,14 @@ def _bytes_of(text: str) -> int:
 
 
 def _size(leaf: Mapping[str, Any]) -> int:
-    """Bytes of a checked leaf's key and value."""
+    """Return the number of bytes in a checked leaf's key and value."""
     return _bytes_of(leaf["key"]) + _value_size(leaf.get("value"), MAX_DEPTH, MAX_VALUE_BYTES)
 
 
 def _value_size(value: object, depth: int, limit: int) -> int:
-    """About how many bytes a value has as JSON; no more is walked than it takes to know that it is over `limit`.
+    """Return roughly how many bytes a value has as JSON. This stops looking once the size exceeds `limit`.
 
-    Raises `PredicateError` when it is nested deeper than `depth`, or is not a JSON value.
+    Raises `PredicateError` if the value is nested deeper than `depth` or is not a JSON value.
     """
     if isinstance(value, str):
         return _bytes_of(value) + 2
@@ -345,9 +346,9 @@ def _value_size(value: object, depth: int, limit: int) -> int:
     if isinstance(value, float) and abs(value) < float("inf"):
         return 8
     if not isinstance(value, list | dict) or not all(isinstance(key, str) for key in value if isinstance(value, dict)):
-        raise PredicateError(f"a value is JSON, not {type(value).__name__}")
+        raise PredicateError(f"a value must be JSON, not {type(value).__name__}")
     if not depth:
-        raise PredicateError(f"a value is nested at most {MAX_DEPTH} deep")
+        raise PredicateError(f"a value must be nested at most {MAX_DEPTH} deep")
     size = 2
     for item in value:
         inner = value[item] if isinstance(value, dict) else item

@@ -1,7 +1,8 @@
-"""Whether a place is ours alone, and how one is made.
+"""Checks that files and directories are private, and creates private directories.
 
-Ours means: of the user we run as, and closed to everybody else. Nothing is made where another user rules: root would
-lock out the user whose home it was given (`sudo -E`), and what another user may rename is not ours.
+Private means that they belong to the user who runs this process and are closed to all others. Nothing is created in
+another user's directory. That user could rename it; and if root creates something there (with `sudo -E`), that user is
+locked out.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ RUNTIME = "WAITBUS_RUNTIME_DIR"
 
 
 class SettingsError(WaitbusError):
-    """A setting that cannot be read, or a place that is not ours alone: what to change, or the command to run."""
+    """A setting is invalid or a path is not private. The text says what to change or which command to run."""
 
 
 def ensure_private_dir(path: str, setting: str = STATE) -> None:
-    """Make `path` and what is missing above it, 0700; refuse what is there when it is not a directory of ours alone.
+    """Create the directory `path`, with missing parents, mode 0700. If it exists, check that it is private.
 
-    `setting` is the variable that names another place. Raises `SettingsError` with the path and what mends it.
+    Raises `SettingsError`, whose text names the path and what to do. `setting` is the variable that can name another
+    path.
     """
     try:
         check_private_dir(path, setting)
@@ -36,9 +38,9 @@ def ensure_private_dir(path: str, setting: str = STATE) -> None:
 
 
 def check_private_dir(path: str, setting: str = STATE) -> None:
-    """Check that `path` is a directory of ours that nobody else may look into, or replace.
+    """Check that `path` is a directory of this user that no other user can open or replace.
 
-    Raises ``FileNotFoundError`` when nothing is there, else `SettingsError` with the path and what to do.
+    Raises ``FileNotFoundError`` if it does not exist, else `SettingsError`, whose text names the path and what to do.
     """
     try:
         found = os.lstat(path)
@@ -46,7 +48,7 @@ def check_private_dir(path: str, setting: str = STATE) -> None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise SettingsError(f"cannot look at {path}: {error.strerror}; set {setting} to another place") from None
+        raise SettingsError(f"cannot look at {path}: {error.strerror}; set {setting} to another path") from None
     mode = found.st_mode
     if stat.S_ISLNK(mode):
         raise SettingsError(
@@ -63,16 +65,16 @@ def check_private_dir(path: str, setting: str = STATE) -> None:
 
 
 def check_private_socket(path: str, setting: str = RUNTIME) -> None:
-    """Check that `path` is a socket of ours that nobody else may connect to.
+    """Check that `path` is a socket of this user that no other user can connect to.
 
-    Raises ``FileNotFoundError`` when nothing is there, else `SettingsError` with the path and what to do.
+    Raises ``FileNotFoundError`` if it does not exist, else `SettingsError`, whose text names the path and what to do.
     """
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
-        raise SettingsError(f"cannot look at {path}: {error.strerror}; set {setting} to another place") from None
+        raise SettingsError(f"cannot look at {path}: {error.strerror}; set {setting} to another path") from None
     mode = found.st_mode
     if not stat.S_ISSOCK(mode):
         raise SettingsError(f"{path} is not a socket: remove it: rm {quote(path)}")
@@ -84,15 +86,16 @@ def check_private_socket(path: str, setting: str = RUNTIME) -> None:
 
 
 def check_owner(path: str, found: os.stat_result, setting: str = STATE) -> None:
-    """Raise `SettingsError` when `path`, whose status is `found`, belongs to another user."""
+    """Raise `SettingsError` if `path`, whose status is `found`, belongs to another user."""
     if found.st_uid != os.geteuid():
         _refuse(path, found.st_uid, setting)
 
 
 def make_dirs(path: str, setting: str = STATE) -> None:
-    """Make the directory `path` and what is missing above it, 0700, below a directory that is ours or the system's.
+    """Create the directory `path`, with missing parents, mode 0700.
 
-    Raises `SettingsError` when the nearest directory that exists belongs to another user, or everybody may write there.
+    Raises `SettingsError` if the nearest directory that exists belongs to another user (but not root or a shared one,
+    like /tmp), or if everybody may write there.
     """
     missing = []
     while not os.path.lexists(path):
@@ -105,18 +108,18 @@ def make_dirs(path: str, setting: str = STATE) -> None:
     for path in reversed(missing):
         try:
             os.mkdir(path, 0o700)
-        except FileExistsError:  # another process was quicker; what it made is checked like any other
+        except FileExistsError:  # another process was faster; callers check its directory like any other
             continue
         except OSError as error:
             raise SettingsError(
-                f"cannot make the directory {path}: {error.strerror}; set {setting} to a place you may write to"
+                f"cannot create the directory {path}: {error.strerror}; set {setting} to a path you may write to"
             ) from None
 
 
 def foreign_owner(path: str) -> int | None:
-    """The other user, root or not, whose directory `path` is; None when it is ours.
+    """Return the uid of the other user who owns `path`, or None if this user owns it. -1 if it cannot be looked at.
 
-    Where nothing is, the nearest directory above counts, and may be the system's. -1 when it cannot be looked at.
+    If `path` does not exist, the nearest directory above it counts, and that may also be root's or a shared one.
     """
     there, found = _nearest(path)
     if found is None:
@@ -126,13 +129,13 @@ def foreign_owner(path: str) -> int | None:
 
 
 def can_make(path: str) -> bool:
-    """Whether `path` is there, or we may make it."""
+    """Whether `path` exists or this user may create it."""
     there, found = _nearest(path)
     return found is not None and (there == path or os.access(there, os.W_OK | os.X_OK))
 
 
 def _nearest(path: str) -> tuple[str, os.stat_result | None]:
-    """`path`, or the nearest directory above it that exists, and its status: None when it cannot be looked at."""
+    """Return `path`, or else the nearest directory above it that exists, and its status (None if that is denied)."""
     while True:
         try:
             return path, os.stat(path)
@@ -143,11 +146,11 @@ def _nearest(path: str) -> tuple[str, os.stat_result | None]:
 
 
 def _check_ground(path: str, setting: str) -> None:
-    """Check the directory in which something is to be made."""
+    """Check a directory before something is created in it."""
     try:
         found = os.stat(path)
     except OSError as error:
-        raise SettingsError(f"cannot look at {path}: {error.strerror}; set {setting} to another place") from None
+        raise SettingsError(f"cannot look at {path}: {error.strerror}; set {setting} to another path") from None
     if not _is_ground(found):
         _refuse(path, found.st_uid, setting)
     _check_closed(path, found, setting)
@@ -156,30 +159,30 @@ def _check_ground(path: str, setting: str) -> None:
 def _check_closed(path: str, found: os.stat_result, setting: str) -> None:
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
         raise SettingsError(
-            f"{path} can be written by everybody, who could replace what is in it: "
-            f"run chmod o-w {quote(path)}, or set {setting} to another place"
+            f"everybody may write to {path} and could replace what is in it: "
+            f"run chmod o-w {quote(path)}, or set {setting} to another path"
         )
 
 
 def _is_ground(found: os.stat_result) -> bool:
-    """Whether something of ours may be made there: it is ours, the system's, or like /tmp, where each entry is safe."""
+    """Whether files may be created in a directory: it is this user's or root's, or shared and sticky like /tmp."""
     shared = stat.S_ISVTX | stat.S_IWOTH
     return found.st_uid in (os.geteuid(), 0) or found.st_mode & shared == shared
 
 
 def _refuse(path: str, owner: int, setting: str) -> Never:
     uid = os.geteuid()
-    if uid == 0:  # root must not take it: its owner would be locked out
-        mend = f"run it as user {owner}, or set"
-    elif owner == 0:  # what root has made by mistake
+    if uid == 0:  # root must not chown it: its owner would be locked out
+        mend = f"run waitbus as user {owner}, or set"
+    elif owner == 0:  # root probably created it by mistake
         mend = f"run sudo chown -R {uid} {quote(path)}, or set"
     else:
         mend = "set"
-    raise SettingsError(f"{path} belongs to user {owner}, not to you ({uid}): {mend} {setting} to a place of your own")
+    raise SettingsError(f"{path} belongs to user {owner}, not to you ({uid}): {mend} {setting} to a path of your own")
 
 
 def quote(text: str) -> str:
-    """`text` as one word for a POSIX shell (`shlex` would bring `re` along)."""
+    """Quote `text` for a POSIX shell. `shlex.quote` does the same, but importing it is slow."""
     if text and not text.strip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_"):
         return text
     return "'" + text.replace("'", "'\"'\"'") + "'"

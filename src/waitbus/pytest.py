@@ -1,7 +1,7 @@
-"""``pytest -p waitbus.pytest``: this run tells the bus when its first test fails, and again when it ends.
+"""``pytest -p waitbus.pytest``: this run emits an event when its first test fails, and another when it ends.
 
-Only pytest loads this file. It works wherever the package is importable, with or without its entry points;
-how to turn it on for a whole project stands in ``waitbus.sources.pytest_plugin``.
+Only pytest loads this file. It works with or without the package's entry points. For how to turn the plugin on for a
+whole project see ``waitbus.sources.pytest_plugin``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Bring in what the entry points would, under their names: pytest finds these taken and loads none twice.
-
-    Naming this plugin is asking for it.
-    """
+    """Register the plugins under the names of their entry points, so that pytest loads none twice, and turn it on."""
     for name, plugin in ((pytest_options.NAME, pytest_options), (pytest_plugin.NAME, pytest_plugin)):
         if not pluginmanager.has_plugin(name):
             pluginmanager.register(plugin, name)

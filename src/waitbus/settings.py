@@ -1,7 +1,7 @@
-"""Where things are and how they behave: `WAITBUS_*`, then `config.toml`, then the defaults.
+"""All paths and options, from `WAITBUS_*` variables, then `config.toml`, then the defaults.
 
-Loading changes no directory and imports `tomllib` only when a file says something: every verb pays for this file.
-Whether a place is ours alone is `private`'s to check, when it is used.
+Loading creates no directory. It imports `tomllib` only if the config file sets something, because every verb loads the
+settings. `private` checks that a path is private when the path is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Settings", "SettingsError", "load"]
 DAY_S = 86_400
 MIB = 1 << 20
 MACOS = sys.platform == "darwin"
-# The kernel's room for an AF_UNIX address, less the final zero.
+# The longest path of an AF_UNIX socket: the size of `sun_path` without the final zero.
 SOCKET_PATH_BYTES = 103 if MACOS else 107
 
 _TRUE = ("1", "true", "yes", "on")
@@ -30,9 +30,9 @@ _FALSE = ("0", "false", "no", "off")
 
 
 class Settings:
-    """Every path and every limit, resolved. Made by `load`; by convention nobody writes to it afterwards.
+    """Every path and every limit. `load` makes it; nothing changes it afterwards.
 
-    Durations are seconds, sizes bytes. `max_age_s`, `max_bytes` of 0 and `max_rows` of None set no limit.
+    Durations are in seconds, sizes in bytes. 0 for `max_age_s` or `max_bytes`, and None for `max_rows`, mean no limit.
     """
 
     __slots__ = (
@@ -82,42 +82,45 @@ class Settings:
 
     @property
     def store(self) -> str:
-        """The file that is meant, links resolved: two names of one store are one store."""
+        """The path of the store without symbolic links. It is the same for every name of one store."""
         return os.path.realpath(self.db_path)
 
     @property
     def hub_lock(self) -> str:
-        """What the hub of this store locks; its content says where that hub listens. It lies beside the store."""
+        """The file beside the store that its hub locks. It says where that hub listens."""
         return _beside(self.store, "hub")
 
     @property
     def autostart_lock(self) -> str:
-        """What a client locks while it starts a hub for this store."""
+        """The file that a client locks while it starts a hub for this store."""
         return _beside(self.store, "autostart")
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from an environment (default: the process's) and the config file it points to.
+    """Load the settings from an environment (default: the process's) and the config file that it names.
 
-    Raises `SettingsError` for a value or key that is not known, naming the file, the key and the right form.
+    Raises `SettingsError` for an unknown key or an invalid value. Its text names the file, the key and the right form.
     """
     return Settings(os.environ if environ is None else environ)
 
 
-# Where things are.
+# Paths.
 
 _DB = "waitbus.db"
 _DOORBELL = "doorbell.sock"
 
 
 def _beside(store: str, what: str) -> str:
-    """A lock beside the store: not named as SQLite's files are, so that who removes those leaves it there."""
+    """Return the path of a lock beside the store.
+
+    Its name does not start like those of SQLite's files, so that deleting `waitbus.db*` does not delete it.
+    """
     directory, name = os.path.split(store)
     return os.path.join(directory, f"{what}.lock" if name == _DB else f"{what}-{name}.lock")
 
 
 def _bell_beside(doorbell: str) -> str:
-    """The bell's path by the doorbell's, so that two buses with doorbells in one directory have a bell each."""
+    """Return the bell's path. It depends on the doorbell's name, so that two buses in one directory have two bells."""
     directory, name = os.path.split(doorbell)
     return os.path.join(directory, "bell.sock" if name == _DOORBELL else f"bell-{name}")
 
@@ -130,14 +133,14 @@ def _place(environ: Mapping[str, str], variable: str, home: Callable[[Mapping[st
         raise SettingsError(f"{variable} begins with ~, which only a shell expands: write the whole path")
     try:
         return os.path.abspath(value)
-    except OSError:  # relative, and the working directory is gone
+    except OSError:
         raise SettingsError(
-            f"{variable} is not absolute, and the working directory is gone: write the whole path"
+            f"{variable} is a relative path, and the working directory is gone: write the whole path"
         ) from None
 
 
 def _home(environ: Mapping[str, str]) -> str:
-    """The home directory. Raises `SettingsError` when there is none to be used."""
+    """Return the home directory. Raises `SettingsError` if there is none, or it is not usable."""
     home = environ.get("HOME")
     uid = os.geteuid()
     if home is None:
@@ -154,24 +157,24 @@ def _home(environ: Mapping[str, str]) -> str:
             f"the home directory {home!r} is not an absolute path: set HOME, or set WAITBUS_STATE_DIR to a directory "
             "of your own"
         )
-    # What root makes in a user's home (`sudo -E`) locks that user out.
+    # If root creates a directory in a user's home (`sudo -E`), that user is locked out of it.
     owner = foreign_owner(home) if uid == 0 else None
     if owner is not None:
         raise SettingsError(
             f"the home directory {home} belongs to user {owner}, not to you ({uid}): "
-            f"run it as user {owner}, or set WAITBUS_STATE_DIR to a directory of your own"
+            f"run waitbus as user {owner}, or set WAITBUS_STATE_DIR to a directory of your own"
         )
     return home
 
 
 def _xdg(environ: Mapping[str, str], variable: str) -> str | None:
-    """An XDG directory. The specification has one ignored that is not absolute, or not owned by the user."""
+    """Return an XDG directory, or None if it is unset, relative or another user's, as the specification demands."""
     value = environ.get(variable)
     return value if value and os.path.isabs(value) and foreign_owner(value) is None else None
 
 
 def _config_home(environ: Mapping[str, str]) -> str | None:
-    """None without a home: it then lies beside the store."""
+    """Return the directory of the config file, or None without a home. The caller then uses the state directory."""
     base = _xdg(environ, "XDG_CONFIG_HOME")
     try:
         return os.path.join(base or os.path.join(_home(environ), ".config"), "waitbus")
@@ -187,15 +190,15 @@ def _state_home(environ: Mapping[str, str]) -> str:
 
 def _runtime_home(environ: Mapping[str, str]) -> str:
     base = None if MACOS else _xdg(environ, "XDG_RUNTIME_DIR")
-    # It is taken away when the user logs out, and what still runs then cannot make it again.
+    # XDG_RUNTIME_DIR is deleted when the user logs out, and programs that still run cannot create it again.
     return os.path.join(base, "waitbus") if base and can_make(base) else spare_runtime_dir()
 
 
 def spare_runtime_dir() -> str:
-    """The runtime directory of who has no `XDG_RUNTIME_DIR`."""
+    """Return the runtime directory that is used without `XDG_RUNTIME_DIR`."""
     if MACOS:
         return os.path.join(os.confstr("CS_DARWIN_USER_TEMP_DIR") or "/tmp", "waitbus")  # noqa: S108
-    # In /tmp the name is anybody's to take: `ensure_private_dir` refuses it when somebody did.
+    # Another user could take this name in /tmp. `ensure_private_dir` then refuses it.
     return f"/tmp/waitbus-{os.geteuid()}"  # noqa: S108
 
 
@@ -204,7 +207,7 @@ def _check_address(environ: Mapping[str, str], variable: str, path: str) -> None
     if size > SOCKET_PATH_BYTES:
         fix = variable if environ.get(variable) else "WAITBUS_RUNTIME_DIR"
         raise SettingsError(
-            f"{path} has {size} bytes, a socket's path at most {SOCKET_PATH_BYTES}: set {fix} to a shorter path"
+            f"{path} has {size} bytes, but a socket's path has at most {SOCKET_PATH_BYTES}: set {fix} to a shorter one"
         )
 
 
@@ -219,16 +222,16 @@ def _read_config(settings: Settings, path: str) -> None:
         return
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
-    # What `init` writes says nothing yet, and reading it as TOML would take a quarter as long as `emit`.
-    silent = {b"", *[f"[{section}]".encode() for section in _CONFIG]}
-    if all(line in silent or line[:1] == b"#" for line in map(bytes.strip, text.splitlines())):
+    # The file that `init` writes sets nothing yet, and parsing it as TOML would add a quarter to the time of `emit`.
+    empty = {b"", *[f"[{section}]".encode() for section in _CONFIG]}
+    if all(line in empty or line[:1] == b"#" for line in map(bytes.strip, text.splitlines())):
         return
     import tomllib
 
     try:
         config = tomllib.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is no TOML: {error}") from None
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
     for section, table in config.items():
         known = _CONFIG.get(section)
         if known is None:
@@ -246,7 +249,7 @@ def _read_config(settings: Settings, path: str) -> None:
 
 
 class _FormError(Exception):
-    """A value of the wrong form; `_read_config` says which one is right."""
+    """A value has the wrong form. `_read_config` turns this into a message that names the right one."""
 
 
 def _wrong() -> Never:
@@ -263,7 +266,7 @@ def _durability(value: object) -> str:
 
 def _duration(value: object) -> float:
     if isinstance(value, str):
-        value = parse_duration(value)  # with its fraction: half a second must not become 0, no limit
+        value = parse_duration(value)  # keeps the fraction: half a second must not become 0, which means no limit
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1 << 33:
         return value
     _wrong()
@@ -285,8 +288,8 @@ def _rows(value: object) -> int | None:
     return count or None
 
 
-_FORM_DURATION = 'a duration such as "30d" or seconds (0: no limit)'
-_FORM_SIZE = 'a size such as "1GiB" or bytes (0: no limit)'
+_FORM_DURATION = 'a duration like "30d", or seconds (0: no limit)'
+_FORM_SIZE = 'a size like "1GiB", or bytes (0: no limit)'
 _FORM_SWITCH = "true or false"
 _CONFIG: dict[str, dict[str, tuple[str, Callable[[object], Any], str]]] = {
     "store": {
@@ -297,8 +300,8 @@ _CONFIG: dict[str, dict[str, tuple[str, Callable[[object], Any], str]]] = {
         "max_rows": ("max_rows", _rows, "a whole number of events (0: no limit)"),
     },
     "hub": {
-        "queue_bytes": ("queue_bytes", _queue, 'a size such as "4MiB", at least "128KiB"'),
-        "idle_exit": ("idle_exit_s", _duration, 'a duration such as "10m" or seconds'),
+        "queue_bytes": ("queue_bytes", _queue, 'a size like "4MiB", at least "128KiB"'),
+        "idle_exit": ("idle_exit_s", _duration, 'a duration like "10m", or seconds'),
     },
     "client": {
         "autostart": ("autostart", _switch, _FORM_SWITCH),

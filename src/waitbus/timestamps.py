@@ -1,6 +1,6 @@
-"""Moments as other programs write them: RFC 3339 and numbers since the epoch, and back.
+"""Parses and formats times as other programs write them: RFC 3339, or seconds or nanoseconds since the epoch.
 
-Pure: no I/O, no clock, and no time zone but UTC.
+Pure: no I/O, no clock, and no time zone other than UTC.
 """
 
 from __future__ import annotations
@@ -8,18 +8,21 @@ from __future__ import annotations
 from waitbus.event import WaitbusError
 
 _SECOND = 1_000_000_000
-# Whole numbers below this are seconds (until the year 5138), from `_NANOSECONDS` on nanoseconds (from 1973 on).
+# Whole numbers below this are seconds (until the year 5138), and from `_NANOSECONDS` on nanoseconds (since 1973).
 _SECONDS_BELOW = 100_000_000_000
 _NANOSECONDS = 100_000_000_000_000_000
 _FORM = "epoch seconds (1763337600), epoch nanoseconds, or RFC 3339 (2026-05-17T12:00:00Z)"
 
 
 class TimeError(WaitbusError, ValueError):
-    """A moment that cannot be read. The text names the right forms."""
+    """A time is invalid. The text shows the right forms."""
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds since the epoch of one of the forms; without a zone it is UTC. Raises `TimeError`."""
+    """Parse a time in one of the forms and return nanoseconds since the epoch. Raises `TimeError`.
+
+    A time without a zone is UTC.
+    """
     word = text.strip()
     if word.isascii() and word.isdigit():
         number = int(word[:32])
@@ -37,7 +40,7 @@ def parse_time(text: str) -> int:
 def _rfc3339(word: str) -> int:
     from datetime import UTC, datetime
 
-    # `datetime` knows microseconds only: the fraction goes by itself.
+    # `datetime` only has microseconds, so the fraction is parsed separately.
     head, dot, rest = word.partition(".")
     digits = len(rest) - len(rest.lstrip("0123456789"))
     fraction, zone = (rest[:digits], rest[digits:]) if dot else ("", "")
@@ -49,7 +52,7 @@ def _rfc3339(word: str) -> int:
             moment = moment.replace(tzinfo=UTC)
         seconds = moment.timestamp()
     except (ValueError, OverflowError):
-        raise TimeError(f"{word!r} is no time: write {_FORM}") from None
+        raise TimeError(f"{word!r} is not a time: write {_FORM}") from None
     return int(seconds) * _SECOND + _fraction(fraction)
 
 
@@ -64,13 +67,16 @@ def _in_range(nanoseconds: int, text: str) -> int:
 
 
 def rfc3339(unix_ns: int) -> str:
-    """UTC, with as many decimals as it needs: none, 3, 6 or 9. The epoch where no calendar has such a moment."""
+    """Format a time in UTC with as many decimals as it needs: none, 3, 6 or 9.
+
+    A time that `datetime` cannot express becomes the epoch.
+    """
     from datetime import UTC, datetime
 
     seconds, fraction = divmod(unix_ns, _SECOND)
     try:
         moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):  # a foreign row may say any number
+    except (ValueError, OverflowError, OSError):  # a foreign program may have stored any number
         moment = datetime.fromtimestamp(0, UTC)
     base = moment.strftime("%Y-%m-%dT%H:%M:%S")
     if not fraction:

@@ -1,6 +1,6 @@
-"""ULIDs: 48 bits of milliseconds and 80 of chance, as 26 characters of Crockford's base 32, which sort by time.
+"""ULIDs: 48 bits of milliseconds and 80 random bits, written as 26 characters of Crockford's base 32.
 
-Pure: time and randomness are handed in.
+They sort by time. Pure: the caller passes in the time and the randomness.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ def is_ulid(text: object) -> bool:
 
 
 def encode_ulid(value: int) -> str:
-    """A 128-bit number as 26 characters of Crockford's base 32 (two at a time: it is on the ingest path)."""
-    pairs = _PAIRS
+    """Return a 128-bit number as a ULID."""
+    pairs = _PAIRS  # two characters at a time, because every insert calls this
     return "".join([pairs[(value >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def ulid_at(unix_ns: int) -> str:
-    """The smallest ULID of the millisecond that holds `unix_ns`: a cursor for "from this time on"."""
+    """Return the smallest ULID of the millisecond that contains `unix_ns`: the cursor for "from this time on"."""
     return encode_ulid(max(0, unix_ns // 1_000_000) << _ENTROPY_BITS)
 
 
 def decode_ulid(ulid: str) -> int:
-    """The number that a well-formed ULID, or the first characters of one, stands for."""
+    """Return the number that a valid ULID, or its first characters, stands for."""
     value = 0
     for char in ulid:
         value = value << 5 | CROCKFORD.index(char)
@@ -43,14 +43,14 @@ def decode_ulid(ulid: str) -> int:
 
 
 def ulid_ms(ulid: str) -> int:
-    """Milliseconds since the epoch that a well-formed ULID carries."""
+    """Return the time in a valid ULID, in milliseconds since the epoch."""
     return decode_ulid(ulid[:10])
 
 
 class UlidFactory:
-    """Makes ULIDs that are unique and rise within one process, even when the clock stands still or is set back.
+    """Makes ULIDs that are unique and ascending within one process, even if the clock stands still or is set back.
 
-    `clock_ns` gives nanoseconds since the epoch, `entropy` gives n random bytes. Not thread-safe: its owner locks.
+    `clock_ns` returns nanoseconds since the epoch, `entropy(n)` returns n random bytes. Not thread-safe.
     """
 
     __slots__ = ("_clock_ns", "_entropy", "_last")
@@ -64,7 +64,7 @@ class UlidFactory:
         now_ms = self._clock_ns() // 1_000_000
         last = self._last
         if now_ms > last >> _ENTROPY_BITS:
-            # The top bit of the random part starts clear, so that counting up has room within a millisecond.
+            # The top random bit starts as 0, so that there is room to count up within a millisecond.
             last = now_ms << _ENTROPY_BITS | int.from_bytes(self._entropy(10), "big") >> 1
         else:
             last += 1
@@ -72,7 +72,7 @@ class UlidFactory:
         return encode_ulid(last)
 
     def batch(self, count: int) -> list[str]:
-        """`count` ULIDs, rising, for little more than the price of one: they share all but their last 20 bits."""
+        """Return `count` ascending ULIDs. They share all but the last 20 bits, so this costs little more than one."""
         if count < 1:
             return []
         first = self()

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them. Each error is a ``ValueError`` whose text names the right forms."""
+"""Parses durations and sizes as people write them. Errors are ``ValueError``; their text shows the right forms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _SIZE_UNITS = {
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `5m`, `2h`, `1d`, `500ms`, `1h30m`; finite and not negative, else ``ValueError``."""
+    """Parse `90`, `90s`, `5m`, `2h`, `1d`, `500ms` or `1h30m` into seconds. Raises ``ValueError``.
+
+    The result is finite and not negative.
+    """
     rest = text.strip().lower()
     total = 0.0
     bare = False
@@ -43,9 +46,9 @@ def parse_duration(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `1048576`, `500MB` (decimal), `1GiB` or `1G` (binary), rounded up: only 0 is 0, which is no limit.
+    """Parse `1048576`, `500MB` (decimal), `1GiB` or `1G` (binary) into bytes. Raises ``ValueError``.
 
-    Raises ``ValueError``.
+    Fractions of a byte are rounded up, because 0 means "no limit" and a small size must not become that.
     """
     number, unit = _split(text.strip().lower(), "0123456789.")
     try:
@@ -59,6 +62,6 @@ def parse_size(text: str) -> int:
 
 
 def _split(text: str, alphabet: str) -> tuple[str, str]:
-    """The longest beginning of `text` made of `alphabet`, and the rest."""
+    """Split `text` after its longest prefix of characters from `alphabet`."""
     rest = text.lstrip(alphabet)
     return text[: len(text) - len(rest)], rest

@@ -1,6 +1,6 @@
-"""Conclusion words and what they mean for an exit code; which run of a commit speaks for it.
+"""What conclusions mean for an exit code, and which runs of a commit count.
 
-Pure: no I/O, no clock, no state of the module's own. Rules: section 6 of docs/contract.md.
+Pure: no I/O, no clock, no module state. The rules are in docs/contract.md, section 6.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     Verdict = Literal["success", "failure", "pending"]
-    # What a run is a run of: the repository, which name of the workflow is meant, and that name.
+    # The identity of a workflow: its repository, the kind of name ("id", "file", "name" or "run"), and that name.
     Workflow = tuple[object, ...]
-    # The workflow ids met with each file of a repository.
+    # The workflow ids seen with each workflow file of a repository.
     Ids = dict[tuple[object, str | None], set[int | str]]
 
 CONCLUSIONS = frozenset(
@@ -31,12 +31,12 @@ CONCLUSIONS = frozenset(
 )
 _WELL = ("success", "skipped", "neutral")
 FAILURES = frozenset({"failure", "cancelled", "timed_out", "startup_failure"})
-# The one type of event that is about a run. A job, a check or a message may name the commit, too; it is not a run.
+# Only events of this type are about a run. A job, a check or a message may name the commit too, but is not a run.
 RUN_EVENT = "workflow_run"
 
 
 def verdict(conclusion: object) -> Verdict:
-    """`success` ends a wait well, the four failure words end it badly, everything else is no verdict yet."""
+    """Return the verdict of a conclusion: `success`, `failure` for one of `FAILURES`, and `pending` for all others."""
     if conclusion == "success":
         return "success"
     return "failure" if isinstance(conclusion, str) and conclusion in FAILURES else "pending"
@@ -56,10 +56,10 @@ def standing(fields: Mapping[str, Any]) -> Verdict:
 
 
 class Run:
-    """One run of a workflow as far as its events have told: its newest attempt, and how that stands.
+    """One run of a workflow, as far as its events have told: its newest attempt and the state of that attempt.
 
-    `conclusion` is None while it runs. `mark` is what the caller gave with the event that brought the run there, and
-    `order` counts those events.
+    `conclusion` is None while it runs. `mark` is what the caller passed in with the last event that changed the state.
+    `order` numbers such events, so that a run with a higher one changed later.
     """
 
     __slots__ = (
@@ -89,17 +89,17 @@ class Run:
 
     @property
     def workflow(self) -> str:
-        """What a person calls its workflow."""
+        """The workflow's name for a message."""
         return self.name or self.file or str(self.workflow_id or self.run_id)
 
     @property
-    def place(self) -> tuple[int, int]:
-        """The newest run's is the highest, among runs of one workflow and trigger that all have a number, or none."""
+    def age(self) -> tuple[int, int]:
+        """A sort key, newest last, among runs of one workflow and trigger that all have a `run_id` or all have none."""
         return self.run_id or 0, self.order
 
     @property
     def names(self) -> set[str | None]:
-        """All that its workflow may be asked for by: display name, file with and without its directory, id."""
+        """All names by which a user may ask for its workflow: display name, file with or without its directory, id."""
         names = {self.name, self.file}
         if self.file is not None:
             names.add(self.file.rpartition("/")[2])
@@ -108,7 +108,10 @@ class Run:
         return names
 
     def may_be(self, told: Run) -> bool:
-        """Whether an event of this number can be of this run. Some systems number the runs of each workflow anew."""
+        """Whether an event with the same `run_id` can belong to this run.
+
+        It cannot if both name different workflows or triggers: some CI systems number the runs of each workflow from 1.
+        """
         if None not in (self.trigger, told.trigger) and self.trigger != told.trigger:
             return False
         for name in ("workflow_id", "file", "name"):
@@ -118,7 +121,7 @@ class Run:
         return True
 
     def learn(self, told: Run) -> bool:
-        """Fill in what an event of this run knows and earlier ones did not. Whether there was something."""
+        """Fill in what this event tells about the run and earlier ones did not. Returns whether there was anything."""
         known = ("workflow_id", "file", "name", "trigger")
         news = [name for name in known if getattr(self, name) is None and getattr(told, name) is not None]
         for name in news:
@@ -126,25 +129,27 @@ class Run:
         return bool(news)
 
     def is_overtaken_by(self, told: Run) -> bool:
-        """Whether an event of this run says how it stands now, however late which of the two came."""
+        """Whether an event of this run replaces the state known so far. The order of arrival need not decide."""
         if self.order == 0 or told.attempt != self.attempt:
             return told.attempt >= self.attempt
-        if told.attempt == 0:  # nobody counts the attempts: what comes later is newer
+        if told.attempt == 0:  # attempts are not counted, so the later event is the newer one
             return told.conclusion != self.conclusion
         return _finality(told.conclusion) > _finality(self.conclusion)
 
 
 class CommitRuns:
-    """Follows the runs of one commit and says what they amount to, in whatever order their events come.
+    """Follows the runs of one commit and sums up their state, in whatever order their events arrive.
 
-    Feed it the `fields` of each event of the commit; only those of type `workflow_run` are about a run. Events of one
-    `run_id` are of one run, whatever else each of them knows, unless they name different workflows or triggers; without
-    a `run_id`, those of one workflow and trigger are. A workflow is its `workflow_id`, else its file (`path`), else its
-    display name. Of each workflow and trigger (`event`) only the newest run counts, the one with the highest `run_id`,
-    and of a run only its highest `run_attempt`. Where no attempts are told the last word counts, so that a re-run is
-    pending until it ends again.
+    Feed it the `fields` of each event of the commit; it ignores all types but `workflow_run`.
 
-    `workflows` limits it to these; each is a display name, a file name with or without its directory, or an id.
+    Events with the same `run_id` belong to the same run, unless they name different workflows or triggers. Events
+    without a `run_id` belong to the same run if they have the same workflow and trigger. A workflow is identified by
+    its `workflow_id`, else by its file (`path`), else by its display name.
+
+    Of each workflow and trigger (`event`) only the newest run counts, the one with the highest `run_id`, and of a run
+    only its highest `run_attempt`. Without attempts the last event counts, so that a re-run is pending until it ends.
+
+    `workflows` restricts it to some workflows, each given by display name, file name with or without directory, or id.
     """
 
     def __init__(self, workflows: Iterable[str] = ()) -> None:
@@ -155,7 +160,7 @@ class CommitRuns:
         self._missing = self._wanted
 
     def feed(self, fields: Mapping[str, Any], mark: Any = None) -> Run | None:
-        """Take one event in. The run that it changed, which then holds `mark`; None when it tells nothing new."""
+        """Take one event. Returns the run that it changed, which then holds `mark`, or None if it told nothing new."""
         if fields.get("event_type") != RUN_EVENT:
             return None
         told = _told(fields)
@@ -170,11 +175,11 @@ class CommitRuns:
         return run
 
     def _run_of(self, told: Run) -> Run:
-        """The run that an event is about: of the same number, unless what both know of their workflows differs."""
-        place: tuple[object, ...] = (told.repository, told.run_id)
+        """Return the run that an event is about, a new one if none fits."""
+        key: tuple[object, ...] = (told.repository, told.run_id)
         if told.run_id is None:
-            place = (*_workflow(told, {}), told.trigger)
-        runs = self._runs.setdefault(place, [])
+            key = (*_workflow(told, {}), told.trigger)
+        runs = self._runs.setdefault(key, [])
         for run in runs:
             if run.may_be(told):
                 return run
@@ -182,27 +187,27 @@ class CommitRuns:
         return runs[-1]
 
     def counting(self) -> list[Run]:
-        """The newest run of each workflow and trigger, those that nobody asked for left out."""
+        """Return the runs that count: the newest of each workflow and trigger, within the wanted workflows."""
         if self._counting is None:
             self._counting = self._count()
         return self._counting
 
     def first(self) -> Run | None:
-        """The run that ended first with a verdict, among those that count."""
+        """Return the run that counts and was the first to end with a verdict, or None."""
         ended = [run for run in self.counting() if verdict(run.conclusion) != "pending"]
         return min(ended, key=_order) if ended else None
 
     def failures(self) -> list[Run]:
-        """The runs that count and failed, in the order of their ends. A `cancelled` one may yet be superseded."""
+        """Return the runs that count and failed, first ended first. A newer run may yet replace a `cancelled` one."""
         return sorted([run for run in self.counting() if verdict(run.conclusion) == "failure"], key=_order)
 
     def all_well(self) -> bool:
-        """Whether every run that counts has ended, none badly, one with success, and no wanted workflow is missing."""
+        """Whether no wanted workflow is missing and every run that counts has ended well, at least one with success."""
         words = [run.conclusion for run in self.counting()]
         return "success" in words and all(word in _WELL for word in words) and not self._missing
 
     def newest(self) -> Run | None:
-        """The run that counts and spoke last."""
+        """Return the run that counts and changed last, or None."""
         return max(self.counting(), key=_order, default=None)
 
     def _count(self) -> list[Run]:
@@ -216,10 +221,10 @@ class CommitRuns:
         for run in runs:
             workflow = _workflow(run, ids)
             called.setdefault(workflow, set()).update(run.names)
-            # Runs without an id are not known to be older or newer than those with one: they stand beside them.
+            # It is unknown whether a run without an id is older or newer than one with an id, so both count.
             slot = (workflow, run.trigger, run.run_id is None)
             other = newest.get(slot)
-            if other is None or run.place > other.place:
+            if other is None or run.age > other.age:
                 newest[slot] = run
         if not self._wanted:
             return list(newest.values())
@@ -232,7 +237,7 @@ class CommitRuns:
 
 
 def _told(fields: Mapping[str, Any]) -> Run:
-    """What one event says of its run."""
+    """Return what one event says about its run."""
     told = Run((_text(fields.get("owner")), _text(fields.get("repo"))), _number(fields.get("run_id")))
     identity, path = fields.get("workflow_id"), _text(fields.get("path"))
     number = _number(identity)
@@ -247,7 +252,7 @@ def _told(fields: Mapping[str, Any]) -> Run:
 
 
 def _workflow(run: Run, ids: Ids) -> Workflow:
-    """What a run is a run of. Where nothing tells, each run stands for itself."""
+    """Return the identity of a run's workflow. If the run names none, it is a workflow of its own."""
     if run.workflow_id is not None:
         return run.repository, "id", run.workflow_id
     if run.file is not None:
@@ -257,7 +262,7 @@ def _workflow(run: Run, ids: Ids) -> Workflow:
 
 
 def file_of(path: str) -> str:
-    """A workflow's file without the ref that GitHub may append: `.github/workflows/ci.yml@refs/heads/main`."""
+    """Remove the ref that GitHub may append to a workflow's file: `.github/workflows/ci.yml@refs/heads/main`."""
     ends = [at + len(mark) - 1 for mark in _BEFORE_REF if (at := path.find(mark)) >= 0]
     return path[: min(ends)] if ends else path.partition("@refs/")[0]
 
@@ -270,7 +275,7 @@ def _order(run: Run) -> int:
 
 
 def _finality(conclusion: str | None) -> tuple[int, str]:
-    """Of two words about one attempt the later, whichever came first; among ends, the one that nobody may miss."""
+    """A sort key for states of one attempt: any end comes after none, a success after other ends, a failure last."""
     if conclusion is None:
         return 0, ""
     rank = {"failure": 4, "success": 3, "pending": 2 if conclusion in _WELL else 1}[verdict(conclusion)]
@@ -282,7 +287,7 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> int | None:
-    """A whole number, also as a foreign producer may have written it: `7.0` or `"7"`."""
+    """Return a whole number, also if a foreign producer has written it as `7.0` or `"7"`. Else return None."""
     if isinstance(value, str):
         return int(value) if value.isascii() and value.isdigit() and len(value) < _DIGITS_MAX else None
     if isinstance(value, float):

@@ -1,7 +1,7 @@
-"""The wire, version 1: bytes to frames and back, both directions.
+"""The wire protocol, version 1: encodes and decodes the frames of both sides.
 
-Sans-I/O: nothing here may know a socket, a clock or a database. Input is bounded before it is parsed. Rules: section 4
-of docs/contract.md, and docs/wire.md. `tests/vectors` holds what 0.2.0's daemon answered.
+Sans-I/O: this uses no socket, no clock and no database. The size of input is checked before it is parsed. The rules are
+in docs/contract.md, section 4, and docs/wire.md. `tests/vectors` holds answers recorded from 0.2.0's daemon.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 PROTO = 1
 MAX_FRAME_BYTES = 65536
 HEADER_BYTES = 4
-# How often a subscriber hears a heartbeat that did not ask for more, and how often at most one may ask for them.
+# The default interval of heartbeats, and the shortest that a subscriber may ask for.
 HEARTBEAT_SEC = 60
 HEARTBEAT_MIN_SEC = 1
 FIRST_FRAME_SEC = 10
 MAX_FILTERS = 64
 MAX_EVENT_TYPES = 256
-# A frame holds `fields`. What is deeper is not parsed, so that every Python says the same of it.
+# A frame holds `fields`. Deeper JSON is not parsed, because Python versions differ in how deep they can go.
 MAX_FRAME_DEPTH = MAX_FIELDS_DEPTH + 1
 FEATURES = ("match", "caught_up", "heartbeat_sec")
 
@@ -36,15 +36,15 @@ _FILTER = re.compile(r"([A-Za-z0-9_.-]+/([A-Za-z0-9_.-]+|\*)|\*)")
 
 
 class WireError(WaitbusError, ValueError):
-    """The bytes are not a frame, or docs/wire.md does not allow the frame: the connection closes silently."""
+    """The bytes are not a frame that docs/wire.md allows. The hub closes the connection without an answer."""
 
 
 class TooDeep(WireError):
-    """A frame that is nested deeper than any frame may be."""
+    """A frame is nested deeper than `MAX_FRAME_DEPTH`."""
 
 
 class Rejected(WaitbusError):
-    """A first frame that gets a `subscribe_rejected` before the end. `frame` is that answer."""
+    """The hub answers a first frame with `subscribe_rejected` and ends. `frame` is that answer."""
 
     def __init__(self, reason: str, remediation: str, supported: list[int] | None = None) -> None:
         super().__init__(f"{reason}: {remediation}")
@@ -57,16 +57,16 @@ class Rejected(WaitbusError):
 
 
 def encode(frame: Mapping[str, Any]) -> bytes:
-    """One frame as bytes. Raises `WireError` when it would pass the cap or holds what JSON cannot say."""
+    """Encode one frame with its header. Raises `WireError` if it is too large or JSON cannot express it."""
     try:
         try:
             body = to_json(frame).encode("utf-8")
         except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
             body = _ENCODE_ASCII(frame).encode("ascii")
     except (ValueError, TypeError, RecursionError) as error:
-        raise WireError(f"frame cannot be said in JSON: {error}") from None
+        raise WireError(f"frame cannot be written as JSON: {error}") from None
     if len(body) > MAX_FRAME_BYTES:
-        raise WireError(f"frame of {len(body)} bytes passes the cap of {MAX_FRAME_BYTES}")
+        raise WireError(f"frame of {len(body)} bytes exceeds the limit of {MAX_FRAME_BYTES}")
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
@@ -74,7 +74,7 @@ _ENCODE_ASCII = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """The JSON object in one frame's body. Raises `WireError` for anything else, however deep or ill-encoded."""
+    """Decode the JSON object in one frame's body. Raises `WireError` for anything else."""
     try:
         text = body.decode("utf-8")
         if is_deeper(text, MAX_FRAME_DEPTH):
@@ -83,14 +83,14 @@ def decode(body: bytes) -> dict[str, Any]:
     except WireError:
         raise
     except (ValueError, RecursionError) as error:
-        raise WireError(f"frame is no JSON: {error}") from None
+        raise WireError(f"frame is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise WireError("frame is no JSON object")
+        raise WireError("frame is not a JSON object")
     return value
 
 
 def event_id_in(body: bytes) -> str | None:
-    """The event that a frame is about, although its body cannot be decoded: those of a hub begin with the id."""
+    """Return the event_id in a frame's body that `decode` rejects, or None. Frames of a hub start with the event_id."""
     found = _EVENT_ID.match(body)
     return found[1].decode("ascii") if found else None
 
@@ -99,7 +99,7 @@ _EVENT_ID = re.compile(rb'\s*\{\s*"event_id"\s*:\s*"([0-9A-HJKMNP-TV-Z]{26})"')
 
 
 class Decoder:
-    """Frames out of a byte stream, in whatever pieces it comes."""
+    """Splits a byte stream, which may arrive in pieces of any size, into the bodies of frames."""
 
     __slots__ = ("_buffer",)
 
@@ -107,10 +107,10 @@ class Decoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes in, give the bodies of the frames they complete.
+        """Take bytes and return the bodies of the frames that they complete.
 
-        Raises `WireError` when a length outside 1..65536 stands at the front. Frames before it are given
-        first: the next call raises, even with nothing to feed.
+        Raises `WireError` for a frame length outside 1..65536. If there are complete frames before it, they are
+        returned first, and the next call raises, even if it is given no bytes.
         """
         buffer = self._buffer
         buffer += data
@@ -133,17 +133,19 @@ class Decoder:
 
     @property
     def pending(self) -> int:
-        """Bytes held of a frame that is not whole yet; at most the cap and its header when fed in small pieces."""
+        """The number of bytes held of an incomplete frame."""
         return len(self._buffer)
 
 
 class SubscribeRequest:
-    """A checked first frame: what one subscriber asked for."""
+    """What a subscriber asks for in its first frame, checked.
+
+    `filters`, `event_types` and `match` become one predicate. `heartbeat_sec` is within its limits.
+    """
 
     __slots__ = ("caught_up", "heartbeat_sec", "match", "predicate", "since")
 
     def __init__(self, since: str | None, predicate: Predicate | None, caught_up: bool, heartbeat_sec: int) -> None:
-        # `filters`, `event_types` and `match` as one predicate: one matcher, one index.
         self.predicate = predicate
         self.since = since
         self.caught_up = caught_up
@@ -151,17 +153,17 @@ class SubscribeRequest:
 
 
 def first_frame(body: bytes) -> SubscribeRequest:
-    """The subscription in the first frame's body. Raises as `parse_subscribe_request` does."""
+    """Decode and check the body of a first frame. Raises as `parse_subscribe_request` does."""
     try:
         return parse_subscribe_request(decode(body))
     except TooDeep as error:
-        if b'"match"' in body:  # only there has a client reason to nest
+        if b'"match"' in body:  # the only key in which a client has a reason to nest
             raise Rejected("match", f"nest predicates at most {MAX_DEPTH} deep") from error
         raise
 
 
 def parse_subscribe_request(frame: Mapping[str, Any]) -> SubscribeRequest:
-    """Check a first frame. Raises `Rejected` (answered) for a version or `match`, `WireError` (silent) otherwise."""
+    """Check a first frame. Raises `Rejected` for an unknown version or an invalid `match`, `WireError` for the rest."""
     proto = frame.get("proto", PROTO)
     if type(proto) is not int or proto != PROTO:
         raise Rejected("version", f"speak protocol {PROTO}, or update waitbus", [PROTO])
@@ -169,7 +171,7 @@ def parse_subscribe_request(frame: Mapping[str, Any]) -> SubscribeRequest:
         raise WireError("envelope is not 'diffs'")
     since = frame.get("since")
     if since is not None and not is_ulid(since):
-        raise WireError("since is no ULID")
+        raise WireError("since is not a ULID")
     filters = _text_list(frame, "filters")
     if len(filters) > MAX_FILTERS or not all(_FILTER.fullmatch(item) for item in filters):
         raise WireError("filters are not owner/repo, owner/* or *")
@@ -183,7 +185,7 @@ def parse_subscribe_request(frame: Mapping[str, Any]) -> SubscribeRequest:
 
 
 def _heartbeat(asked: object) -> int:
-    """The interval a subscriber gets: what it asked for, within bounds; the ordinary one when that is not a number."""
+    """Return a subscriber's interval: what it asked for, within limits, or the default if that is not a number."""
     if isinstance(asked, bool) or not isinstance(asked, int | float):
         return HEARTBEAT_SEC
     return int(max(HEARTBEAT_MIN_SEC, min(asked, HEARTBEAT_SEC)))
@@ -194,7 +196,7 @@ def _text_list(frame: Mapping[str, Any], key: str) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise WireError(f"{key} is no list of text")
+        raise WireError(f"{key} is not a list of texts")
     return value
 
 
@@ -227,7 +229,7 @@ def _match_node(match: object) -> dict[str, Any] | None:
 
 
 def _conjunction(nodes: Iterable[dict[str, Any] | None]) -> Predicate | None:
-    """One predicate of checked nodes: not `from_object`, whose budgets are the peer's `match` alone."""
+    """Combine checked nodes into one predicate. `from_object` would count `filters` against the limits of `match`."""
     present = [node for node in nodes if node is not None]
     if not present:
         return None
@@ -243,9 +245,9 @@ def subscribe_frame(
     caught_up: bool = False,
     heartbeat_sec: int | None = None,
 ) -> dict[str, Any]:
-    """The first frame a client sends.
+    """Build the first frame that a client sends.
 
-    `caught_up` asks for one marked heartbeat where replay ends, `heartbeat_sec` for heartbeats that often.
+    `caught_up` asks for a marked heartbeat at the end of replay, `heartbeat_sec` for heartbeats at that interval.
     """
     frame: dict[str, Any] = {"proto": PROTO}
     if filters:
@@ -266,10 +268,11 @@ def subscribe_frame(
 def ack_frame(
     caught_up_at: str | None, heartbeat_sec: int | None = None, *, served: tuple[str, str] | None = None
 ) -> dict[str, Any]:
-    """Always the first answer. `caught_up_at`: the event up to which frames are replay; None without `since`.
+    """Build the hub's first answer to a valid first frame.
 
-    `heartbeat_sec`: how often this subscriber will hear a heartbeat; None: as often as everybody. `served` (ours): the
-    store's file, absolute and without symbolic links, and the hub's version.
+    `caught_up_at` is the id of the last event of the replay; None without `since`. `heartbeat_sec` is the interval of
+    this subscriber's heartbeats; None means the default. `served` is the store's absolute path, without symbolic links,
+    and the hub's version.
     """
     frame: dict[str, Any] = {
         "proto": PROTO,
@@ -285,10 +288,10 @@ def ack_frame(
 
 
 def heartbeat_frame(ts: int, uptime_sec: int, *, cursor: str | None = None, caught_up: bool = False) -> dict[str, Any]:
-    """`ts` in seconds since the epoch.
+    """Build a heartbeat. `ts` is in seconds since the epoch.
 
-    `cursor` (ours) is the event up to which this subscriber has been served: where to resume although nothing matched.
-    `caught_up` (ours) marks the end of replay for a subscriber that asked for it.
+    `cursor` is the id of the last event that was compared with this subscription, so that the client can resume there
+    even if nothing matched. `caught_up` marks the end of replay for a subscriber that asked for it.
     """
     frame: dict[str, Any] = {"ts": ts, "uptime_sec": uptime_sec}
     if cursor is not None:
@@ -300,7 +303,7 @@ def heartbeat_frame(ts: int, uptime_sec: int, *, cursor: str | None = None, caug
 
 
 def truncated_frame(event_id: str, correlation_id: str | None) -> dict[str, Any]:
-    """Stands for an event whose frame would pass the cap: it is fetched from the store by its id."""
+    """Build the frame that is sent instead of an event that is too large. The client can read that from the store."""
     return {
         "event_id": event_id,
         "reason": "frame_too_large",
@@ -311,25 +314,25 @@ def truncated_frame(event_id: str, correlation_id: str | None) -> dict[str, Any]
 
 
 def lag_frame() -> dict[str, Any]:
-    """The last word to a subscriber evicted for lag."""
+    """Build the last frame for a subscriber that is evicted for lag."""
     return Rejected("lag_limit_exceeded", "reconnect with since set to the last event_id you saw").frame
 
 
-def store_frame(what: str, *, damaged: bool) -> dict[str, Any]:
-    """The last word to a subscriber for whom the store cannot be read. `what` says what to do."""
-    return Rejected("store_damaged" if damaged else "store_unreadable", one_line(what, 1000)).frame
+def store_frame(remediation: str, *, damaged: bool) -> dict[str, Any]:
+    """Build the last frame for a subscriber for which the store cannot be read. `remediation` says what to do."""
+    return Rejected("store_damaged" if damaged else "store_unreadable", one_line(remediation, 1000)).frame
 
 
 def encode_event(frame: Mapping[str, Any]) -> bytes:
-    """An event frame as bytes; the `truncated` frame that stands for it where it passes the cap, or cannot be said.
+    """Encode an event frame, or its `truncated` frame if it is too large or holds a value that JSON cannot express.
 
-    Raises `WireError` only for an `event_id` that cannot be said.
+    Raises `WireError` only if JSON cannot express the `event_id`.
     """
     if frame.get("kind") != "truncated":
         try:
             return encode(frame)
         except WireError:
-            pass  # too long, or a foreign program's
+            pass  # too large, or written by a foreign program
     event_id, correlation = frame["event_id"], frame["fields"].get("msg_correlation_id")
     try:
         return encode(truncated_frame(event_id, correlation if isinstance(correlation, str) else None))

@@ -267,7 +267,7 @@ def _wait_readable(fd: int, patience: float) -> bool:
 def _silence(log: int) -> str:
     """Why a hub ended without a word: the disk may have no room for one."""
     full = os.fstatvfs(log).f_bavail == 0
-    return "no room left on the disk: free some space, then try again" if full else "it ended without a word"
+    return "no space left on the disk: free some, then try again" if full else "it ended without a word"
 
 
 def _last_line(path: str, begin: int) -> str:

@@ -1,6 +1,6 @@
-"""Who is at the other end of a UNIX socket, by the kernel's word.
+"""Asks the kernel who is at the other end of a UNIX socket.
 
-Linux answers with `SO_PEERCRED`, macOS and the BSDs with `LOCAL_PEERCRED` (what `getpeereid` reads), without ctypes.
+Linux has `SO_PEERCRED`, macOS and the BSDs have `LOCAL_PEERCRED` (which `getpeereid` reads). Neither needs ctypes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 
-# <sys/un.h> and <sys/ucred.h> of macOS: SOL_LOCAL, LOCAL_PEERCRED, LOCAL_PEERPID; Python names none of them.
+# SOL_LOCAL, LOCAL_PEERCRED, LOCAL_PEERPID and the size of `struct xucred` on macOS (<sys/un.h>, <sys/ucred.h>).
 _SOL_LOCAL = 0
 _LOCAL_PEERCRED = 1
 _LOCAL_PEERPID = 2
@@ -17,7 +17,7 @@ _XUCRED_BYTES = 76
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """The user id of the process that connected. Raises ``OSError`` when the kernel cannot say."""
+    """Return the uid of the process at the other end. Raises ``OSError`` if the kernel does not know it."""
     if sys.platform == "linux":
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         _pid, uid, _gid = struct.unpack("3i", raw)
@@ -27,7 +27,7 @@ def peer_uid(connection: socket.socket) -> int:
 
 
 def peer_pid(connection: socket.socket) -> int | None:
-    """The process at the other end, or the one that called ``listen``. None when the kernel does not say."""
+    """Return the pid of the process at the other end, or None. For a client, that is the one that called ``listen``."""
     try:
         if sys.platform == "linux":
             pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
@@ -39,7 +39,7 @@ def peer_pid(connection: socket.socket) -> int | None:
 
 
 def xucred_uid(raw: bytes) -> int:
-    """The user id in a BSD `struct xucred` (version, uid, …). Raises ``OSError`` on a version that is not 0."""
+    """Return the uid in a BSD `struct xucred` (version, uid, …). Raises ``OSError`` if its version is not 0."""
     version, uid = struct.unpack_from("2I", raw)
     if version != 0:
         raise OSError(f"struct xucred of unknown version {version}")

@@ -1,6 +1,7 @@
-"""Starting a command: found and run as ``execvp`` does it, with the signals that a shell would give it.
+"""Starts a command: finds it in PATH as ``execvp`` does, and resets signals as a shell would.
 
-A file that is executable and no program, a script without its ``#!`` line, is run by ``sh``, as POSIX has it.
+An executable file in no format that the kernel knows (a script without a ``#!`` line) is run with ``sh``, as POSIX
+demands.
 """
 
 from __future__ import annotations
@@ -20,31 +21,31 @@ if TYPE_CHECKING:
 
 NOT_RUNNABLE, NOT_FOUND, SIGNALLED = 126, 127, 128
 _SHELL = "/bin/sh"
-# Python ignores these; a program expects to be ended by them.
+# Python ignores these signals, but other programs expect the default action.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-# After these `execvp` looks into the next directory of PATH.
+# After these errors `execvp` tries the next directory of PATH.
 _LOOK_ON = (errno.EACCES, errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ENODEV, errno.ETIMEDOUT)
-# What another try may find otherwise: the machine has too little of something just now.
-_PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY)
+# Errors that may go away: the machine lacks some resource right now.
+_TRANSIENT = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY)
 
 
 class CannotRun(WaitbusError):
-    """The command could not be started. `code` is what a shell would exit with, `errno` is the system's reason."""
+    """The command could not be started. `code` is the exit code a shell would use, `errno` is the system's error."""
 
     def __init__(self, command: str, error: OSError) -> None:
         self.errno = error.errno or 0
         self.code = NOT_FOUND if self.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_RUNNABLE
         reason = error.strerror
         if self.errno == errno.ENOENT:
-            # For a script the system means the interpreter.
+            # If the file exists, the kernel means the interpreter of the script.
             missing = "/" in command and os.path.lexists(command)
-            reason = "the interpreter after its #! is not there" if missing else "there is no such command"
+            reason = "the interpreter in its #! line does not exist" if missing else "there is no such command"
         super().__init__(f"cannot run {command}: {reason}")
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same command may be run a moment later."""
-        return self.errno in _PASSING
+        """Whether starting the same command may work a moment later."""
+        return self.errno in _TRANSIENT
 
 
 def start(
@@ -55,10 +56,10 @@ def start(
     actions: Actions = (),
     mask: Iterable[int] = (),
 ) -> int:
-    """Start a command; its pid. Raises `CannotRun`.
+    """Start a command and return its pid. Raises `CannotRun`.
 
-    `own_group` makes it the leader of a process group. `actions` are `os.posix_spawn`'s, `mask` is what it finds
-    blocked. PATH is ours.
+    The command is looked up in this process's PATH, not in that of `environ`. `own_group` makes it the leader of a new
+    process group. `actions` are the file actions of `os.posix_spawn`. `mask` is the set of signals blocked in it.
     """
     options: dict[str, Any] = {"file_actions": actions, "setsigmask": mask, "setsigdef": _IGNORED_BY_PYTHON}
     if own_group:
@@ -66,7 +67,7 @@ def start(
     reason = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for path in _candidates(argv[0]):
         try:
-            os.stat(path)  # cheaper than a process that finds nothing to run
+            os.stat(path)  # cheaper than a process that fails to exec
             return _spawn(path, argv, environ, options)
         except OSError as error:
             if error.errno not in _LOOK_ON or "/" in argv[0]:
@@ -86,7 +87,7 @@ def _spawn(path: str, argv: Sequence[str], environ: Mapping[bytes, bytes], optio
 
 
 def _candidates(command: str) -> list[str]:
-    """Where a command may lie, in the order in which it is looked for. An empty entry of PATH is this directory."""
+    """Return the paths to try, in order. An empty entry of PATH means the working directory."""
     if "/" in command:
         return [command]
     path = os.environ.get("PATH")
@@ -96,6 +97,6 @@ def _candidates(command: str) -> list[str]:
 
 
 def exit_code(status: int) -> int:
-    """What a shell would exit with, given a wait status: the command's code, or 128+n when signal n killed it."""
+    """Return a shell's exit code for a wait status: the command's code, or 128+n if signal n killed it."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else SIGNALLED - code

@@ -1,6 +1,6 @@
-"""What a service tells systemd and gets from it: readiness, watchdog, sockets that were opened before it started.
+"""How a service talks to systemd: readiness, watchdog, and sockets that systemd opened.
 
-The protocols are those of sd_notify(3) and sd_listen_fds(3); everything here is a no-op outside systemd.
+The protocols are in sd_notify(3) and sd_listen_fds(3). Outside systemd these functions do nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ LISTEN_FDS_START = 3
 
 
 def notify(state: str) -> bool:
-    """Send e.g. ``READY=1`` to $NOTIFY_SOCKET. False when there is none or it does not listen; never raises."""
+    """Send a state, for example ``READY=1``, to $NOTIFY_SOCKET. Returns whether that worked; never raises."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path[:1] not in ("/", "@"):
         return False
@@ -26,7 +26,7 @@ def notify(state: str) -> bool:
 
 
 def watchdog_interval() -> float | None:
-    """Seconds between two ``WATCHDOG=1``: half of what systemd allows; None when no watchdog watches this process."""
+    """Return the seconds between two ``WATCHDOG=1``: half of what systemd allows. None without a watchdog."""
     try:
         usec = int(os.environ.get("WATCHDOG_USEC", ""))
         pid = int(os.environ.get("WATCHDOG_PID", os.getpid()))
@@ -36,9 +36,9 @@ def watchdog_interval() -> float | None:
 
 
 def inherited_sockets() -> dict[str, socket.socket]:
-    """Sockets handed over by systemd, by their LISTEN_FDNAMES name; none when they were meant for another process.
+    """Return the sockets that systemd passed to this process, by their names in LISTEN_FDNAMES.
 
-    The variables are removed so that no child takes the descriptors for its own.
+    The variables are removed from the environment, so that no child process takes the descriptors for its own.
     """
     pid = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "")

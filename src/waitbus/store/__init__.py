@@ -1,4 +1,4 @@
-"""The store: one SQLite file that is the truth. Everything in memory can be rebuilt from it.
+"""The store: one SQLite file that holds every event. Whatever other parts keep in memory can be rebuilt from it.
 
-Nothing here may know a socket, a hub or a client. What a foreign program wrote is read, whatever it is.
+Nothing here uses a socket, the hub or a client. Rows that foreign programs wrote can be read, whatever they hold.
 """

@@ -1,7 +1,7 @@
-"""Writing events: one at a time or in batches, from any thread, through any fork.
+"""Writes events, one at a time or in batches, from any thread and across forks.
 
-The lock is SQLite's own and held for one statement or one chunk. Who waits for it tries again after a short pause of
-ours: SQLite's busy handler sleeps longer and longer, so that among busy writers the unlucky one starves.
+The lock is SQLite's own. It is held for one statement or one chunk. A writer that finds it taken tries again after a
+short, constant pause, because SQLite's own busy handler sleeps longer and longer, so that an unlucky writer starves.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 
     Written = TypeVar("Written")
 
-# A transaction of a batch ends after so many rows, or characters of payload: some 15 ms of everybody else's time.
+# A transaction of a batch ends after this many rows, or characters of payload. It blocks other writers for some 15 ms.
 CHUNK = 1000
 CHUNK_CHARS = 1 << 20
-# Between two tries for the lock. Measured with eight processes on two cores: longer costs the unlucky one his turn,
-# shorter costs the holder his core. Who has waited long enough for it to be no crowd but a stopped process slows down.
+# The pause between two tries for the lock. Measured with eight processes on two cores: a longer pause makes an unlucky
+# writer miss its turn, a shorter one takes the CPU from the holder. After `_LONG_TRIES` tries the holder is probably a
+# stopped process, and the pause becomes longer.
 _PAUSE_S = 0.0002
 _LONG_PAUSE_S = 0.002
 _LONG_TRIES = 2000
@@ -45,7 +46,7 @@ _REPLACED_TRIES = 5
 
 
 class BatchResult:
-    """What `append_many` did: rows written, rows that were there already, the last `event_id` written (or None)."""
+    """What `append_many` did: rows written, duplicates skipped, and the last `event_id` written (or None)."""
 
     __slots__ = ("duplicates", "inserted", "last_event_id")
 
@@ -61,11 +62,11 @@ class BatchResult:
 
 
 class Appender:
-    """Appends events to one store. Opens it when first used, and makes it when there is none.
+    """Appends events to one store. The first use opens the store, or creates it if there is none.
 
-    `timeout` in seconds bounds the wait for other writers. Threads take turns. Before a fork the connection is closed,
-    so that no child ever holds half of one; parent and child each open their own when they next append.
-    Raises `StoreError` or `SettingsError`; then nothing of that call's last transaction was written.
+    `timeout` in seconds limits the wait for other writers. Threads take turns. The connection is closed before a fork,
+    so that no child inherits it; parent and child each open their own when they next append. Methods raise `StoreError`
+    or `SettingsError`; the last transaction of that call was then not written.
     """
 
     def __init__(self, settings: Settings, timeout: float = 5.0) -> None:
@@ -83,16 +84,16 @@ class Appender:
         self._now_ns = 0
 
     def _clock_ns(self) -> int:
-        """The real time. It is kept: rows without a `received_at` take that of their id."""
-        if self._conn is not None:  # as it is wherever a row is written
+        """Return the real time and remember it: a row without a `received_at` gets the time of its id."""
+        if self._conn is not None:  # always, while a row is written
             self._now_ns = real_ns(self._conn)
         return self._now_ns
 
     def append(self, event: EventInsert, *, after_commit: Callable[[], object] | None = None) -> EmitResult:
-        """Write one event and commit. A `delivery_id` already there writes nothing: the answer holds the earlier event.
+        """Write one event and commit. If its `delivery_id` is already stored, write nothing and return that event.
 
-        `after_commit` is called at once when a row was written, before the answer is made: somebody waits for it.
-        Raises ``ValueError`` before anything is written when the event cannot be said in SQL or JSON.
+        If a row was written, `after_commit` is called before the result is built, because subscribers wait for it.
+        Raises ``ValueError``, before anything is written, if SQL or JSON cannot hold the event.
         """
         row = row_of(event)
         waiting = _Waiting(self._timeout)
@@ -106,13 +107,13 @@ class Appender:
             earlier = None if new else event_of_delivery(conn, row[1][1])
             return new or earlier is not None
 
-        if not self._commit(write):  # the earlier one was pruned just now
+        if not self._commit(write):  # there was an earlier event of this key, but it was pruned just now
             return self.append(event, after_commit=after_commit)
         if earlier is not None and not inserted:
             return EmitResult(False, earlier)
         if after_commit is not None:
             after_commit()
-        self._settle()
+        self._checkpoint_if_needed()
         if earlier is not None:
             return EmitResult(True, earlier)
         fields = fields_of_event(event)
@@ -124,12 +125,12 @@ class Appender:
         (statement, _, _), values = row
         given_id, given_time = values[1:3]
         while True:
-            # Made anew for each try, so that ids of several processes rise with the order of their commits.
+            # A new id for each try, so that the ids of several processes are in the order of their commits.
             values[0] = event_id = self._ulids()
             values[1] = given_id or event_id
             values[2] = self._now_ns if given_time is None else given_time
             try:
-                # In autocommit mode: the lock is held inside one call, not across three.
+                # In autocommit mode, so that the lock is held during one call instead of three.
                 return conn.execute(statement, values)
             except sqlite3.OperationalError as error:
                 waiting.after(error)
@@ -137,13 +138,13 @@ class Appender:
     def append_many(
         self, events: Iterable[EventInsert], *, after_commit: Callable[[], object] | None = None
     ) -> BatchResult:
-        """Write events in order, `CHUNK` to a transaction, calling `after_commit` after each; any iterable will do.
+        """Write events in order, `CHUNK` in each transaction, and call `after_commit` after each transaction.
 
-        Raises ``ValueError`` for an event that cannot be said in SQL or JSON: chunks before its own stay written.
+        Raises ``ValueError`` for an event that SQL or JSON cannot hold. Chunks before that event's chunk stay written.
         """
         inserted = seen = 0
         last = None
-        # No lock is held while the iterable is asked: it may take its time, append itself, or fork.
+        # No lock is held while the iterable runs: it may be slow, append events itself, or fork.
         for chunk in _chunks(events):
             count, last_id = self._write(chunk)
             inserted += count
@@ -151,11 +152,11 @@ class Appender:
             last = last_id or last
             if after_commit is not None:
                 after_commit()
-            self._settle()
+            self._checkpoint_if_needed()
         return BatchResult(inserted, seen - inserted, last)
 
     def _write(self, chunk: list[Row]) -> tuple[int, str | None]:
-        """One transaction: how many rows were new, and the last one's id."""
+        """Write one transaction. Returns how many rows were new and the id of the last one."""
         count = 0
         last = None
         waiting = _Waiting(self._timeout)
@@ -172,7 +173,7 @@ class Appender:
         return count, last
 
     def _write_chunk(self, conn: Writer, chunk: list[Row], waiting: _Waiting) -> int:
-        """Take the lock and insert: how many rows were new."""
+        """Take the lock and insert. Returns how many rows were new."""
         while True:
             try:
                 conn.execute("BEGIN IMMEDIATE")
@@ -193,10 +194,10 @@ class Appender:
         return count
 
     def _commit(self, write: Callable[[Writer], Written]) -> Written:
-        """What `write` gives, which commits to the file that stands at the path.
+        """Call `write`, which commits, and return its result once the commit is in the file at the store's path.
 
-        When the file turns out to have been replaced, `write` is called again, with the one that is there now: until
-        then what it wrote is nowhere, and how it failed says nothing.
+        If the file turns out to have been replaced, what `write` wrote is lost and its errors mean nothing. So it is
+        called again with a connection to the new file.
         """
         with self._lock:
             for _ in range(_REPLACED_TRIES):
@@ -211,10 +212,10 @@ class Appender:
                 finally:
                     self._leave(conn)
                 self._drop()
-        raise StoreError(f"{self._settings.db_path} is replaced again and again: look for what does that")
+        raise StoreError(f"{self._settings.db_path} is replaced again and again: find the program that does that")
 
     def _enter(self) -> Writer:
-        """The connection, in use from now on: every `_enter` is followed by a `_leave`."""
+        """Return the connection and mark it as in use. The caller must then call `_leave`."""
         conn = self._conn
         if conn is not None and not self._depth and not conn.place.may_write():
             self._drop()
@@ -225,24 +226,24 @@ class Appender:
             conn.execute("PRAGMA busy_timeout = 0")
             self._conn = conn
         elif self._depth and conn.in_transaction:
-            raise StoreError("emit in a signal handler came in the middle of emit_many: emit after the handler instead")
+            raise StoreError("a signal handler called emit in the middle of emit_many: emit after the handler instead")
         self._depth += 1
         return conn
 
     def _leave(self, conn: sqlite3.Connection) -> None:
-        """Undo what was not committed, whatever stopped it: an error, or an interrupt."""
+        """Roll back what was not committed because of an error or an interrupt."""
         self._depth -= 1
         if not self._depth and conn.in_transaction:
             conn.execute("ROLLBACK")
 
     def _drop(self) -> None:
-        """Close the connection to a file that is not the store any more; the next `_enter` opens the one that is."""
+        """Close the connection because its file is no longer the store. The next `_enter` opens the new file."""
         if self._depth:
             raise StoreError("the store was replaced in the middle of an emit: emit after the signal handler instead")
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.close()
-        # The old index goes with the last connection of this process that has it.
+        # SQLite drops the old index only when every connection of this process to the old file is closed.
         for other in [one for one in _appenders if one is not self and one._settings.db_path == self._settings.db_path]:
             if other._lock.acquire(blocking=False):
                 try:
@@ -256,11 +257,11 @@ class Appender:
         if isinstance(error, sqlite3.Error):
             return explain(error, self._settings.db_path)
         if isinstance(error, UnicodeEncodeError):
-            return ValueError(f"text is no UTF-8: it holds a lone surrogate at {error.start}")
+            return ValueError(f"text is not valid UTF-8: it holds a lone surrogate at {error.start}")
         return ValueError("a number is outside SQLite's 64 bits")
 
-    def _settle(self) -> None:
-        """Shorten the store's log when it has grown long: after the bell, when nobody waits for it."""
+    def _checkpoint_if_needed(self) -> None:
+        """Checkpoint the log if it has grown long. Called after the bell has rung, when nobody waits for this."""
         conn = self._conn
         if conn is not None and self._wal.needs_checkpoint(conn.place.log_bytes):
             with self._lock:
@@ -268,7 +269,7 @@ class Appender:
                     self._wal.checkpoint(self._conn)
 
     def close(self) -> None:
-        """Close the connection; a later append opens it again."""
+        """Close the connection. A later append opens it again."""
         with self._lock:
             conn, self._conn = self._conn, None
             _appenders.discard(self)
@@ -277,7 +278,7 @@ class Appender:
 
 
 class _Waiting:
-    """The wait for SQLite's write lock, at most `timeout` seconds from the first time it was found taken."""
+    """Waits for SQLite's write lock, at most `timeout` seconds from when it was first found taken."""
 
     __slots__ = ("_deadline", "_timeout", "_tries")
 
@@ -287,7 +288,7 @@ class _Waiting:
         self._tries = 0
 
     def after(self, error: sqlite3.OperationalError) -> None:
-        """Wait a little; raise what is no matter of waiting, or has been waited for enough."""
+        """Wait a little. Raises `error` if it does not mean that the store is busy, or if the time-out is over."""
         if not is_busy(error):
             raise error
         now = elapsed()
@@ -300,7 +301,7 @@ class _Waiting:
 
 
 def _insert_run(conn: sqlite3.Connection, statement: Statement, rows: list[list[Any]]) -> int:
-    """Insert rows of one statement, in their order: how many were new."""
+    """Insert rows of one statement in their order. Returns how many were new."""
     one, many, _ = statement
     grouped = len(rows) - len(rows) % GROUP
     count = 0
@@ -325,8 +326,8 @@ def _chunks(events: Iterable[EventInsert]) -> Iterator[list[Row]]:
         yield chunk
 
 
-# Forks. SQLite keeps the locks it holds in memory, which a child would inherit without the locks themselves: the child
-# would write without a lock, or take one for held that nobody holds. So no connection of ours lives through a fork.
+# Forks. SQLite notes in memory which locks it holds. A child would inherit the notes but not the locks: it would write
+# without a lock, or wait for a lock that nobody holds. So every connection is closed before a fork.
 
 _appenders: set[Appender] = set()  # those with a connection
 _forking: list[Appender] = []
@@ -352,7 +353,7 @@ def _after_in_child() -> None:
     while _forking:
         appender = _forking.pop()
         if appender._conn is not None:
-            # Forked in the middle of an append, by a signal handler: never to be closed or collected here.
+            # A signal handler forked in the middle of an append. The child must never close or collect this connection.
             _abandoned.append(appender._conn)
         appender._reset()
 

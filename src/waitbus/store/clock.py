@@ -1,8 +1,8 @@
-"""The time of the operating system, whatever a test has done to this process's own clocks.
+"""The operating system's time, even while a test has patched the clocks of this process.
 
-A writer may run inside a test that freezes or moves them: `monkeypatch` swaps the functions of `time`, freezegun also
-every module's references to them, time-machine what they do inside the interpreter. An event is still stamped with
-the real time, and a wait for the store still ends.
+A writer may run inside a test that freezes or moves the clocks: `monkeypatch` replaces functions of `time`, freezegun
+also replaces every module's references to them, and time-machine changes them inside the interpreter. Events still get
+the real time, and waiting for the store still ends.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SECOND_NS = 1_000_000_000
-# SQLite asks the operating system itself. The number of days that it answers is exact to a twentieth of a millisecond.
+# SQLite asks the operating system itself. Its answer, a number of days, is exact to a twentieth of a millisecond.
 _NOW_MS = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
 
-# Nobody ever releases it: to wait for it with a time-out is a sleep that no patch of `time.sleep` reaches.
+# Never released, so that waiting for it with a time-out is a sleep that no patch of `time.sleep` affects.
 _never = Lock()
 _never.acquire()
 
 
 def real_ns(conn: sqlite3.Connection, *, own_ns: Callable[[], int] = time.time_ns) -> int:
-    """Nanoseconds since the epoch. Raises ``sqlite3.Error``.
+    """Return the real time in nanoseconds since the epoch. Raises ``sqlite3.Error``.
 
-    SQLite's clock has milliseconds. The process's own is finer, and is taken while the two agree to a second.
+    SQLite's clock counts milliseconds. The process's own clock is finer, and is used if the two agree to a second.
     """
     real: int = conn.execute(_NOW_MS).fetchone()[0] * 1_000_000
     own = own_ns()
@@ -36,10 +36,10 @@ def real_ns(conn: sqlite3.Connection, *, own_ns: Callable[[], int] = time.time_n
 
 
 def elapsed(*, times: Callable[[], os.times_result] = os.times) -> float:
-    """Seconds since some fixed moment, exact to the kernel's tick (a hundredth of a second)."""
+    """Return the seconds since some fixed moment, exact to the kernel's tick (a hundredth of a second)."""
     return times()[4]
 
 
 def pause(seconds: float, *, wait: Callable[[bool, float], bool] = _never.acquire) -> None:
-    """Sleep. A signal's handler runs at once, and the sleep goes on."""
+    """Sleep. If a signal arrives, its handler runs at once and the sleep goes on."""
     wait(True, seconds)

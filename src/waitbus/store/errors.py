@@ -1,4 +1,4 @@
-"""What SQLite's errors mean to the person in front of it: one line each, with what to do next."""
+"""Turns SQLite's errors into messages for people: one line each, with what to do next."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from waitbus.private import quote
 
 
 class StoreError(WaitbusError):
-    """The store cannot be used as it is. Nothing was lost: what was committed stays, what was not is reported here."""
+    """The store cannot be used as it is. Committed events stay in it; what this error stopped was not committed."""
 
 
 class StoreDamaged(StoreError):
-    """The file is not a sound database: what it gives is not all that was committed. Trying again does not help."""
+    """The file is damaged: it does not return everything that was committed. Trying again does not help."""
 
 
 class StoreMissing(StoreError):
@@ -21,17 +21,17 @@ class StoreMissing(StoreError):
 
 
 class StoreBusy(StoreError):
-    """Another process holds the lock that is needed. Trying again may help."""
+    """Another process holds the lock on the store. Trying again may help."""
 
 
 def explain(error: sqlite3.Error, place: str | sqlite3.Connection) -> StoreError:
-    """The `StoreError` that says what `error` means: `StoreDamaged` and `StoreBusy` where it is that.
+    """Return the `StoreError` that says what `error` means: `StoreDamaged`, `StoreBusy` or the base class.
 
     `place` is the file's path or a connection to it.
     """
     path = place if isinstance(place, str) else path_of(place)
     code = getattr(error, "sqlite_errorcode", None)
-    if code in _CUT_SHORT or (code == sqlite3.SQLITE_ERROR and str(error).startswith(_NO_SUCH)):
+    if code in _IO_DAMAGE or (code == sqlite3.SQLITE_ERROR and str(error).startswith(_NO_SUCH)):
         code = sqlite3.SQLITE_CORRUPT
     form = _FORMS.get(code & 0xFF) if isinstance(code, int) else None
     if form is None:
@@ -41,14 +41,14 @@ def explain(error: sqlite3.Error, place: str | sqlite3.Connection) -> StoreError
 
 
 def damaged(place: str | sqlite3.Connection, why: str) -> StoreDamaged:
-    """The `StoreDamaged` for what SQLite itself does not notice. `why` is a few words."""
+    """Return the `StoreDamaged` for damage that SQLite itself does not notice. `why` says in a few words what it is."""
     path = place if isinstance(place, str) else path_of(place)
     return StoreDamaged(_DAMAGED.format(path=path, word=quote(path), error=why))
 
 
 def path_of(conn: sqlite3.Connection) -> str:
-    """The file behind a connection, for messages."""
-    place = getattr(conn, "place", None)  # as the connections of `open` have, which may be forbidden to ask
+    """Return the path of a connection's file, for messages."""
+    place = getattr(conn, "place", None)  # ours have one, and some of ours are not allowed to run the PRAGMA below
     if place is not None:
         return str(place.path)
     try:
@@ -58,22 +58,23 @@ def path_of(conn: sqlite3.Connection) -> str:
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether another connection holds the lock that was asked for: worth another try."""
+    """Whether another connection holds the lock that the statement needed, so that trying again may help."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(code, int) and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-# A file, or its log, that ends before what is said to be in it; a file system that found damage of its own.
-_CUT_SHORT = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR | 33 << 8)
-# Every statement of ours names what the schema has.
+# I/O errors that mean damage: the file or its log is shorter than it says, or the file system itself is corrupt
+# (SQLITE_IOERR_CORRUPTFS, which `sqlite3` has no name for).
+_IO_DAMAGE = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR | 33 << 8)
+# waitbus only names what its schema has, so these errors mean that the schema is damaged.
 _NO_SUCH = ("no such table", "no such column", "no such index")
 _DAMAGED = (
-    "{path} is not a sound SQLite database ({error}): move it away (mv {word} {word}.bad) and start afresh, "
-    "or save what is left with: sqlite3 {word} .recover"
+    "{path} is damaged or not an SQLite database ({error}): move it away (mv {word} {word}.bad) to begin with an empty "
+    "store, or save what is left with: sqlite3 {word} .recover"
 )
 _BUSY = "{path} is busy: another process holds its write lock; look for a stopped one (waitbus status), then try again"
 _FORMS = {
-    sqlite3.SQLITE_FULL: "no room left to write {path}: free some space, then try again; what was committed is safe",
+    sqlite3.SQLITE_FULL: "no space left to write {path}: free some, then try again; events already committed are safe",
     sqlite3.SQLITE_READONLY: "{path} cannot be written: check its owner and mode, and that the disk is not read-only",
     sqlite3.SQLITE_PERM: "{path} cannot be used: check its owner and mode",
     sqlite3.SQLITE_CANTOPEN: "cannot open {path}: check that its directory exists and that you may write there",

@@ -1,4 +1,4 @@
-"""What a row means to its readers: the `fields` object, and a summary where its producer gave none. No I/O."""
+"""What readers see of a row: the `fields` object, and a default summary if its producer gave none. No I/O."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def fields_of(columns: Mapping[str, Any], natural: Mapping[str, Any]) -> dict[str, Any]:
-    """The `fields` object: what every event carries, then the columns that are set, then the natural names.
+    """Build the `fields` object: `ALWAYS_FIELDS`, then the columns that are set, then the source's natural names.
 
-    A natural name never hides a column: SQL and the wire must say the same.
+    A natural name never replaces a column, so that SQL and the wire agree.
     """
     fields: dict[str, Any] = {name: columns.get(name) for name in ALWAYS_FIELDS}
     for name in FIELD_COLUMNS:
@@ -26,7 +26,7 @@ def fields_of(columns: Mapping[str, Any], natural: Mapping[str, Any]) -> dict[st
 
 
 def default_summary(fields: Mapping[str, Any]) -> str:
-    """One line for a person, made from the fields, for producers that gave none."""
+    """Build a summary, one line for a person, from the fields. It is used if the producer gave none."""
     get = fields.get
     name = (
         get("workflow_name")

@@ -1,8 +1,9 @@
-"""A row of the store as an event frame, whatever a foreign program put in it.
+"""Turns a row of the store into an event frame, whatever a foreign program put into the row.
 
-It may have written blobs, broken UTF-8, numbers for text or text for numbers, or more than a writer of ours may
-(`MAX_FIELDS_BYTES` and its siblings). Every frame can be said in JSON and has the keys and types of docs/wire.md. A row
-past the bounds is a frame of kind ``truncated``: it holds what the columns say, and what is too long there is cut.
+A foreign program may have written blobs, broken UTF-8, numbers for text or text for numbers, or values beyond the
+limits for our own writers (`MAX_FIELDS_BYTES` and the like). Every frame can be written as JSON and has the keys and
+types of docs/wire.md. A row beyond the limits becomes a frame of kind ``truncated``: it holds the values of the
+columns, with long ones cut, and not the natural fields.
 """
 
 from __future__ import annotations
@@ -21,26 +22,27 @@ if TYPE_CHECKING:
     from typing import Any
 
     Row = tuple[Any, ...]
-    # What is known of all rows of one signature: which of `_REST` they have, and their texts.
+    # What all rows of one signature share: which columns of `_REST` are set, and a getter of their texts.
     Shape = tuple[tuple[tuple[int, str], ...], Callable[[Row], tuple[str, ...]]]
 
-# A derived id has the row's time, no chance in the first 17 of its 80 random bits, and the `seq` in the other 63.
+# A derived id is a ULID of the row's time, with the `seq` in place of the 80 random bits. A `seq` has 63 bits, so the
+# first 17 bits are zero, and so are the first three characters after the time.
 _ENTROPY_BITS = 80
 MAX_SEQ = (1 << 63) - 1
 _TIME_CHARS = 10
-_NO_CHANCE = "000"
-# Where all the text of a row is so little, each name is short enough whatever its characters.
+_DERIVED_START = "000"
+# If all texts of a row together have at most this many characters, every name is within its limit.
 _SURELY_NAMES = MAX_NAME_BYTES // 4
-# What a row is read as, in this order; `frame_of` unpacks it.
+# The columns of a row as it is read, in this order. `frame_of` unpacks them.
 _HEAD = ("seq", "event_id", "event_type", "owner", "repo", "received_at", "delivery_id", "summary", "fields_json")
 _ALWAYS = ("source", "ingest_method", "status", "conclusion")
 _REST = tuple(name for name in FIELD_COLUMNS if name not in _ALWAYS)
 NAMES = (*_HEAD, *_ALWAYS, *_REST)
 _REST_AT = len(_HEAD) + len(_ALWAYS)
-# Stands at the end of a text that was cut. No condition in SQL speaks of it: it is not ASCII.
+# The end of a text that was cut. It is not ASCII, so `prefilter` never compares with it in SQL.
 CUT = "…"
 
-# The types a row may have to be taken as it is.
+# The types that each column may have for a row to be used as it is.
 _TEXT: frozenset[type] = frozenset({str})
 _TEXT_OR_NULL: frozenset[type] = frozenset({str, type(None)})
 KINDS: dict[str, frozenset[type]] = {
@@ -50,13 +52,16 @@ KINDS: dict[str, frozenset[type]] = {
     "seq": frozenset({int}),
     "received_at": frozenset({int}),
 }
-# Signatures of rows met before: the row's types -> the shape of such rows, or None when they must be mended.
+# A cache: the types of a row's values -> the shape of such rows, or None if they must be mended.
 _signatures: dict[tuple[type, ...], Shape | None] = {}
 _SIGNATURES = 1024
 
 
 def frame_of(row: Row, *, cut: bool = False) -> tuple[dict[str, Any], int]:
-    """A row as an event frame, and how many characters of text it came from. `cut`: the row is past the bounds."""
+    """Return a row as an event frame, and how many characters of text the row holds.
+
+    `cut` says that a value of the row was cut on reading, because it exceeds its limit.
+    """
     signature = tuple(map(type, row))
     try:
         shape = _signatures[signature]
@@ -90,7 +95,7 @@ def frame_of(row: Row, *, cut: bool = False) -> tuple[dict[str, Any], int]:
         added = _natural(natural)
         cut = added is None
         for name, value in (added or {}).items():
-            if name not in fields and name not in FIELD_COLUMNS:  # what has a column is what the column says
+            if name not in fields and name not in FIELD_COLUMNS:  # a column goes before a natural field of its name
                 fields[name] = value
     frame = {
         "event_id": event_id,
@@ -129,7 +134,7 @@ def _as_name(text: str) -> str:
 
 
 def _mend(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row as close to its promise as what it holds allows."""
+    """Return the row with every value converted to the type of its column, as well as the value allows."""
     mended = []
     for name, value in zip(NAMES, row, strict=True):
         kinds = KINDS[name]
@@ -146,24 +151,24 @@ def _mend(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def derived_id(received_at: int, seq: int) -> str:
-    """The ULID of a row whose writer gave none: of its time and its place, so that every reader says the same."""
+    """Return the ULID of a row whose writer gave none. It is made of time and `seq`, so all readers get the same."""
     return encode_ulid((max(0, received_at) // 1_000_000 << _ENTROPY_BITS | seq) & (1 << 128) - 1)
 
 
 def derived_seq(event_id: str) -> int | None:
-    """The `seq` in an id that `derived_id` may have made; None when it cannot have."""
-    if not is_ulid(event_id) or not event_id.startswith(_NO_CHANCE, _TIME_CHARS):
+    """Return the `seq` in an id that `derived_id` may have made, or None if it cannot have made it."""
+    if not is_ulid(event_id) or not event_id.startswith(_DERIVED_START, _TIME_CHARS):
         return None
     return decode_ulid(event_id) & MAX_SEQ
 
 
 def decode(value: bytes) -> str:
-    """UTF-8, with what is not UTF-8 replaced."""
+    """Decode UTF-8. Invalid bytes become U+FFFD."""
     return value.decode("utf-8", "replace")
 
 
 def as_text(value: object) -> str:
-    """Text of whatever a text column may hold; bytes that are no UTF-8 are replaced."""
+    """Return any value that a text column may hold as text. Invalid UTF-8 becomes U+FFFD, and NULL is empty."""
     if value is None:
         return ""
     return decode(value) if isinstance(value, bytes) else str(value)
@@ -176,7 +181,7 @@ def _as_int(value: object) -> int | None:
 
 
 def _natural(text: str) -> dict[str, Any] | None:
-    """The natural fields; none when the text is not a JSON object, however it was broken. None: it is past a bound."""
+    """Parse the natural fields. Returns {} if the text is not a JSON object, and None if it exceeds a limit."""
     if len(text) > MAX_FIELDS_BYTES or is_deeper(text, MAX_FIELDS_DEPTH):
         return None
     try:

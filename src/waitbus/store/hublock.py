@@ -1,7 +1,7 @@
-"""The lock beside a store: whether a hub serves it, which process that is, and where it listens.
+"""The lock file beside a store: it tells whether a hub serves the store, which process that is, and where it listens.
 
-The hub holds the lock (flock) for its life and writes into the file; everybody else only reads. What a dead hub left
-there is harmless: nobody listens where it says, or the first frame of whoever does names another store.
+The hub holds the lock (flock) as long as it runs and writes the file; all others only read it. What a dead hub left in
+the file does no harm: either nobody listens at its addresses, or the first frame from there names another store.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Three addresses, and two paths as long as Linux takes them, every byte of which may need an escape.
+# Enough for three addresses and two paths of the length that Linux allows, with every byte escaped.
 _MAX_BYTES = 65_536
 _MAX_PATH = 4096
 
 
 class Holder:
-    """What the hub that holds a lock says of itself; None where it says nothing, as while it starts."""
+    """What the hub that holds a lock has written about itself. A value is None if it is missing, as during start-up."""
 
     __slots__ = ("bell", "broadcast", "doorbell", "pid", "store")
 
@@ -35,7 +35,7 @@ class Holder:
 
     @property
     def who(self) -> str:
-        """For a message."""
+        """The process and its store, for a message."""
         pid = f"pid {self.pid}" if self.pid else "pid unknown"
         return f"{pid}, for {self.store}" if self.store else pid
 
@@ -45,7 +45,10 @@ def _path(value: object) -> str | None:
 
 
 def read(lock: str) -> Holder:
-    """What the lock's file says. Nothing, when it is not there, not a file of ours alone, or not written to its end."""
+    """Read the lock file at `lock`.
+
+    All values are None if the file is missing or incomplete, or if it could be another user's work.
+    """
     try:
         fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -64,14 +67,17 @@ def read(lock: str) -> Holder:
 
 
 def write(fd: int, said: Mapping[str, object]) -> None:
-    """Replace the content, in one write: who reads in the middle of it finds no JSON, and takes it for nothing."""
+    """Replace the content of the lock file. A reader in the middle of this finds invalid JSON and ignores it."""
     raw = to_json(said).encode("utf-8", "surrogateescape")
     os.pwrite(fd, raw, 0)
     os.ftruncate(fd, len(raw))
 
 
 def is_held(lock: str) -> bool:
-    """Whether some process holds the lock. It is taken and given back for that: a hub that finds it so tries again."""
+    """Whether a process holds the lock.
+
+    This takes the lock for a moment. A hub that finds it taken in that moment tries again.
+    """
     import fcntl
 
     try:

@@ -1,8 +1,8 @@
-"""Taking over the store of waitbus 0.2.0: `github.db` in the state directory, once, and left where it is.
+"""Imports the store of waitbus 0.2.0, `github.db` in the state directory. This happens once; the file is left alone.
 
-Rows keep their `event_id` and their order, and become history: their `ingest_method` is `import`, and the word it was
-is the field `imported_ingest_method`. Each chunk is committed together with how far it came, so an import that was
-killed goes on where it stopped, and two at once share the work.
+Rows keep their `event_id` and their order and become history: their `ingest_method` is `import`, and the field
+`imported_ingest_method` holds the old value. Each chunk is committed together with the position it reached. So an
+import that was killed goes on where it stopped, and two at the same time share the work.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _PAUSE_S = 0.002
 _REQUIRED = ("delivery_id", "source", "event_type", "owner", "repo", "received_at", "payload_json", "ingest_method")
 _COLUMNS = (*[name for name in _REQUIRED if name != "ingest_method"], *FIELD_COLUMNS, "event_id")
 _OURS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-# In `meta`: the last `seq` taken over, and when there was no more.
+# Keys in `meta`: the last `seq` imported, and when the import was complete.
 _AT = "import-0.2.0-seq"
 _DONE = "import-0.2.0-done"
 
 
 class ImportReport:
-    """What an import did: the file it read, the rows it took over, and those that were there already."""
+    """What an import did: the file it read, the number of rows it imported, and the number already in the store."""
 
     __slots__ = ("imported", "path", "skipped")
 
@@ -45,9 +45,10 @@ class ImportReport:
 
 
 def import_v020(settings: Settings, *, progress: Callable[[int], object] | None = None) -> ImportReport | None:
-    """Take over 0.2.0's store if there is one that was not taken over yet; None when there is nothing to do.
+    """Import 0.2.0's store, if there is one that was not imported yet. Returns None if there is nothing to do.
 
-    `progress` hears the rows read so far. Raises `StoreError` when either file fails; what was taken over stays.
+    `progress` is called with the number of rows read so far. Raises `StoreError` if either file fails; rows that were
+    imported until then stay.
     """
     old = os.path.join(settings.state_dir, OLD_NAME)
     if old == settings.db_path:
@@ -62,7 +63,7 @@ def import_v020(settings: Settings, *, progress: Callable[[int], object] | None 
     try:
         return _import(conn, old, progress)
     except sqlite3.Error as error:
-        # What fails in writing is about the new file, which was just found sound; anything else about the old one.
+        # The new file was just opened without a problem, so any error other than one of writing is about the old file.
         ours = getattr(error, "sqlite_errorcode", 0) & 0xFF in _OURS
         raise explain(error, settings.db_path if ours else old) from error
     finally:
@@ -72,12 +73,12 @@ def import_v020(settings: Settings, *, progress: Callable[[int], object] | None 
 def _import(conn: sqlite3.Connection, old: str, progress: Callable[[int], object] | None) -> ImportReport | None:
     if _meta(conn, _DONE) is not None:
         return None
-    conn.execute("ATTACH ? AS old", (address_of(old, "ro"),))  # never a lock or a byte on the old file
+    conn.execute("ATTACH ? AS old", (address_of(old, "ro"),))  # read-only: the old file is never written to
     columns = {row[1] for row in conn.execute("PRAGMA old.table_info(events)")}
     if not {*_REQUIRED, "seq"} <= columns:
         if columns:
-            raise StoreError(f"{old} has no table of waitbus 0.2.0: move it away, and it will not be looked at again")
-        return None  # nothing was ever written to it
+            raise StoreError(f"{old} is not a store of waitbus 0.2.0: move it away, so that waitbus ignores it")
+        return None  # no event was ever written to it
     shared = ", ".join(name for name in _COLUMNS if name in columns)
     copy = _COPY.format(shared)
     imported = seen = 0
@@ -100,7 +101,7 @@ _WINDOW = "SELECT count(*), max(seq) FROM (SELECT seq FROM old.events WHERE seq 
 
 
 def _chunk(conn: sqlite3.Connection, copy: str) -> tuple[int, int]:
-    """Take over one chunk: how many rows it had, and how many were new."""
+    """Import one chunk. Returns how many rows it had and how many of them were new."""
     _begin(conn)
     try:
         start = int(_meta(conn, _AT) or -1)
@@ -118,7 +119,7 @@ def _chunk(conn: sqlite3.Connection, copy: str) -> tuple[int, int]:
 
 
 def _begin(conn: sqlite3.Connection) -> None:
-    """Take the write lock, after a pause in which a producer may take it first."""
+    """Take the write lock, after a pause that lets a producer take it first."""
     time.sleep(_PAUSE_S)
     conn.execute("BEGIN IMMEDIATE")
 

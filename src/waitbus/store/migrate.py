@@ -1,7 +1,8 @@
-"""Numbered migrations: each is a file that never changes once released, known here by its checksum.
+"""Numbered migrations. Each is an SQL file that never changes once it is released, identified here by its checksum.
 
-`PRAGMA user_version` says how many a file has had, `schema_migrations` which. Nothing is hashed at run time: what a
-file has recorded is compared with the constants, and a test compares those with the files.
+`PRAGMA user_version` says how many migrations a store has had, and the table `schema_migrations` says which. Nothing
+is hashed at run time: the checksums that a store has recorded are compared with the constants here, and a test compares
+the constants with the SQL files.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ MIGRATIONS: tuple[tuple[int, str, str], ...] = (
     (1, "events", "a755a4b8be01e6f47b994fe70d1fc7725f02975659548b3008c975bcf44279c0"),
 )
 VERSION = len(MIGRATIONS)
-# Every commit writes some four pages to the log. With pages of half SQLite's own 4,096 bytes busy writers write a
-# quarter more events a second; yet smaller ones make a big payload dear.
+# Every commit writes about four pages to the log. With half of SQLite's default page size, 4,096 bytes, busy writers
+# write a quarter more events in a second. Even smaller pages would make large payloads slow.
 PAGE_BYTES = 2048
 _RETRY_S = 0.005
 
 
 def check(conn: sqlite3.Connection, path: str) -> int:
-    """How many migrations the file has had, having made sure that it is one of ours and that we know them all.
+    """Return how many migrations the store has had; 0 means that the file is empty.
 
-    0 stands for a file with nothing in it. Raises `StoreError` for a newer schema, 0.2.0's, or another program's.
+    Raises `StoreError` if the file has a newer schema, or is a store of 0.2.0 or another program's database.
     """
     ours = not conn.in_transaction
     if ours:
-        conn.execute("BEGIN")  # all of one moment: another process may be migrating
+        conn.execute("BEGIN")  # a consistent view, because another process may be migrating
     try:
         return _check(conn, path)
     finally:
-        if ours and conn.in_transaction:  # a damaged file may have ended it
+        if ours and conn.in_transaction:  # an error of a damaged file may have ended the transaction
             conn.execute("ROLLBACK")
 
 
@@ -48,13 +49,13 @@ def _check(conn: sqlite3.Connection, path: str) -> int:
         return 0
     if version > VERSION:
         raise StoreError(
-            f"{path} has schema {version}, and this waitbus knows {VERSION} at most: "
+            f"{path} has schema {version}, but this waitbus only knows schemas up to {VERSION}: "
             "update waitbus (pip install --upgrade waitbus)"
         )
     known = [(number, sha256) for number, _, sha256 in MIGRATIONS[:version]]
     if conn.execute(_RECORDED).fetchall() != known:
         raise StoreError(
-            f"{path} was made by another build of waitbus (its schema's checksum differs): "
+            f"{path} was created by another build of waitbus (its schema's checksum differs): "
             f"move it away: mv {quote(path)} {quote(path + '.old')}"
         )
     return version
@@ -77,21 +78,21 @@ def _refuse_foreign(conn: sqlite3.Connection, path: str, owner: int) -> None:
 
 
 def migrate(conn: sqlite3.Connection, path: str, *, timeout: float) -> None:
-    """Bring the file to our schema, all or nothing; safe when several processes do it at once.
+    """Apply all missing migrations in one transaction. Several processes may do this at the same time.
 
-    `timeout` in seconds bounds the wait for the others. Raises `StoreError` as `check` does, ``sqlite3.Error`` else.
+    `timeout` in seconds limits the wait for the others. Raises `StoreError` as `check` does, else ``sqlite3.Error``.
     """
     deadline = elapsed() + timeout
     while True:
         try:
-            # These must come before the first table; none does anything to a file that has it already.
+            # These must come before the first table. They change nothing in a file that already has tables.
             conn.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             conn.execute("PRAGMA auto_vacuum = INCREMENTAL")
             conn.execute("PRAGMA journal_mode = WAL")
             conn.execute("BEGIN IMMEDIATE")
             break
         except sqlite3.Error as error:
-            # SQLite does not call its busy handler for a change of the journal's mode.
+            # SQLite does not call its busy handler when the journal mode changes.
             if not is_busy(error) or elapsed() > deadline:
                 raise
             pause(_RETRY_S)
@@ -117,14 +118,14 @@ def _apply(conn: sqlite3.Connection, number: int, slug: str, sha256: str) -> Non
 
 
 def script(number: int, slug: str) -> str:
-    """The text of one migration."""
+    """Return the text of one migration."""
     name = os.path.join(os.path.dirname(__file__), "migrations", f"{number:04d}_{slug}.sql")
     with open(name, encoding="utf-8") as file:
         return file.read()
 
 
 def statements(text: str) -> list[str]:
-    """`text` as single statements: ``executescript`` would commit the transaction that makes them one."""
+    """Split `text` into statements. ``executescript`` would first commit the transaction that makes them atomic."""
     found = []
     start = 0
     while (end := text.find(";", start)) >= 0:

@@ -1,6 +1,6 @@
-"""Opening the store: for a writer, which makes and migrates it, and for a reader, which changes nothing.
+"""Opens the store: for a writer, which creates and migrates it, or for a reader, which changes nothing.
 
-Every way in which the file can be unusable ends here in one `StoreError`, before anything is written.
+If the file is unusable in any way, opening it raises a `StoreError` before anything is written.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ __all__ = [
     "open_writer",
 ]
 
-# What SQLite says where it can neither find nor make the files that it keeps beside a store.
+# SQLite's errors if it can neither find nor create the log and its index.
 _NO_FILES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-_MADE = "SELECT min(applied_at_ns) FROM schema_migrations"
-_TRIES = 5  # a file that is replaced while it is opened is opened again
+_CREATED = "SELECT min(applied_at_ns) FROM schema_migrations"
+_TRIES = 5  # how often to open a file that is replaced while it is opened
 # With `durability = "process"` a commit reaches the kernel, with "power-loss" the disk.
 _SYNCHRONOUS = {"process": "NORMAL", "power-loss": "FULL"}
 
 
-# Of every connection of this process that is open. SQLite keeps one index for all that have the same file open.
+# The files of every open connection of this process. SQLite shares one index among all connections to the same file.
 _open: list[Place] = []
 
-# Bound here: a test that turns its program's `sqlite3.connect` to memory must not turn an event there, too.
+# Bound at import: a test that makes its program's `sqlite3.connect` open a database in memory must not redirect events.
 _connect_to = sqlite3.connect
 
 
 class Connection(sqlite3.Connection):
-    """A connection in autocommit mode that knows which files it has open; `is_frozen`: on a disk that never changes."""
+    """A connection in autocommit mode that knows its files. `is_frozen` says that they are opened as immutable."""
 
     place: Place
     is_frozen = False
@@ -63,17 +63,17 @@ class Connection(sqlite3.Connection):
 
 
 class Writer(Connection):
-    """A connection that may write. Its files may have been replaced meanwhile: closing it does no harm to others."""
+    """A connection that may write. Closing it does no harm to files that have replaced its own."""
 
     def close(self) -> None:
         self.place.close(self, super().close)
 
 
 def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | None = None) -> Writer:
-    """A connection that may write, in autocommit mode; the store is made or migrated when it has to be.
+    """Open the store for writing, in autocommit mode. Creates or migrates the store if needed.
 
-    `timeout` in seconds is SQLite's busy time-out, `cache_kib` the memory it may keep pages in (SQLite's own: 2,000).
-    Any thread may use the connection, one at a time. Raises `StoreError` or `SettingsError`.
+    `timeout` in seconds is SQLite's busy time-out. `cache_kib` is the size of SQLite's page cache (its default: 2,000).
+    Any thread may use the connection, but only one at a time. Raises `StoreError` or `SettingsError`.
     """
     path = settings.db_path
     ensure_private_dir(settings.state_dir)
@@ -87,7 +87,7 @@ def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | No
             if version < migrate.VERSION:
                 migrate.migrate(conn, path, timeout=timeout)
             conn.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[settings.durability]}")
-            conn.execute("PRAGMA wal_autocheckpoint = 0")  # `wal.py` says who does it
+            conn.execute("PRAGMA wal_autocheckpoint = 0")  # see `wal` for who checkpoints
             conn.execute(f"PRAGMA journal_size_limit = {LIMIT}")
             if cache_kib is not None:
                 conn.execute(f"PRAGMA cache_size = -{cache_kib:d}")
@@ -100,13 +100,13 @@ def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | No
         if conn.place.take():
             return conn
         conn.close()
-    raise StoreError(f"{path} is replaced again and again: look for what does that, then try again")
+    raise StoreError(f"{path} is replaced again and again: find the program that does that, then try again")
 
 
 def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
-    """A connection that cannot write. Raises `StoreError`; `StoreMissing` when there is no store yet.
+    """Open the store for reading. Raises `StoreError`, or `StoreMissing` if there is no store yet.
 
-    On a read-only disk a store is read as it is there.
+    On a read-only disk, where SQLite cannot create its other files, the store is opened as immutable.
     """
     path = settings.db_path
     try:
@@ -128,7 +128,7 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
                 raise StoreError(f"{path} has schema {version}, older than ours: run waitbus init")
             conn.execute("PRAGMA query_only = ON")
         except BaseException as error:
-            if not frozen and _needs_files_that_nobody_can_make(error, path):
+            if not frozen and _is_on_read_only_disk(error, path):
                 conn.close()
                 frozen = True
                 continue
@@ -138,37 +138,38 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
         if conn.place.take():
             return conn
         conn.close()
-    raise StoreError(f"{path} is replaced again and again: look for what does that, then try again")
+    raise StoreError(f"{path} is replaced again and again: find the program that does that, then try again")
 
 
 def _refuse_foreign_log(conn: Connection) -> None:
-    """Raise `StoreDamaged` where the log beside the file is another store's: SQLite reads it as this one's.
+    """Raise `StoreDamaged` if the log beside the file belongs to another store: SQLite would read it as this one's.
 
-    The moment at which a store was made tells one from another. Without the log, it is read from the file alone.
+    The time of creation tells two stores apart. It is read once with the log and once from the file alone.
     """
     place = conn.place
     if conn.is_frozen or not place.has_log():
         return
     without = _connect(Connection, place.path, "ro&immutable=1", 0)
     try:
-        made = without.execute(_MADE).fetchone()
-    except sqlite3.Error:  # all of it is still in the log, or what is wrong shows elsewhere
+        created = without.execute(_CREATED).fetchone()
+    except sqlite3.Error:  # everything is still in the log, or another check will report what is wrong
         return
     finally:
         without.close()
-    if made is not None and made != conn.execute(_MADE).fetchone():
+    if created is not None and created != conn.execute(_CREATED).fetchone():
         place.disown_log()
         log = quote(os.path.realpath(place.path) + "-wal")
         raise StoreDamaged(
-            f"the log beside {place.path} is that of another store: stop what uses it, and move it away: "
+            f"the log beside {place.path} belongs to another store: stop the programs that use it, and move it away: "
             f"mv {log} {log}.bad"
         )
 
 
-def _needs_files_that_nobody_can_make(error: BaseException, path: str) -> bool:
-    """Whether SQLite could not make a log and an index to read a store by, because the disk is read-only.
+def _is_on_read_only_disk(error: BaseException, path: str) -> bool:
+    """Whether `error` means that SQLite could not create the log and its index because the disk is read-only.
 
-    Nothing changes there, so neither is needed; but a log that is there holds events. Raises `StoreError` for that.
+    Nothing changes on such a disk, so SQLite needs neither. But if there is a log, it holds events that cannot be read:
+    that raises `StoreError`.
     """
     if not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode & 0xFF not in _NO_FILES:
         return False
@@ -184,7 +185,7 @@ def _needs_files_that_nobody_can_make(error: BaseException, path: str) -> bool:
         return False
     if log_bytes:
         raise StoreError(
-            f"{path} is on a read-only disk, and its log was not taken back into it: "
+            f"{path} is on a read-only disk, and part of it is still in its log: "
             f"copy {quote(real)} and {quote(real + '-wal')} to a directory of yours, and set WAITBUS_DB to the copy"
         )
     return True
@@ -210,8 +211,8 @@ def _connect(kind: type[Opened], path: str, mode: str, timeout: float) -> Opened
     for other in _open:
         if other.has_same_database(place) and not other.stands():
             raise StoreError(
-                f"the log of {path} was taken away, and this process still has it open: close what it has open there, "
-                "or start it again"
+                f"the log of {path} was deleted while this process has the store open: "
+                "close its other connections to it, or restart the process"
             )
     try:
         conn = _connect_to(
@@ -230,8 +231,8 @@ def _connect(kind: type[Opened], path: str, mode: str, timeout: float) -> Opened
 
 
 def address_of(path: str, mode: str) -> str:
-    """SQLite's address of a file: `mode` is `ro`, or `rw`, which does not make it; more options may follow it."""
-    # Not `urllib`: what an address gives a meaning to is all that needs a disguise.
+    """Return SQLite's URI of a file. `mode` is `ro` or `rw` (neither creates the file); `&option=value` may follow."""
+    # `urllib` is slow to import, and only these three characters have a meaning in such a URI.
     return "file:{}?mode={}".format(path.replace("%", "%25").replace("?", "%3f").replace("#", "%23"), mode)
 
 
@@ -240,9 +241,9 @@ def _nothing_yet(path: str, why: str = "does not exist") -> StoreMissing:
 
 
 def check_directory(settings: Settings) -> None:
-    """A file put elsewhere, by `WAITBUS_DB` or a symbolic link, must lie where nobody else can swap it.
+    """Check that no other user can replace a store that `WAITBUS_DB` or a symbolic link puts elsewhere.
 
-    Raises `StoreError` when that directory cannot be looked at, `SettingsError` when it is not ours.
+    Raises `StoreError` if its directory cannot be looked at, and `SettingsError` if others own it or may write to it.
     """
     path = settings.db_path
     directories = {os.path.dirname(path)}
@@ -281,7 +282,7 @@ def _check_file(path: str, *, create: bool) -> None:
 
 
 def _make_file(path: str) -> None:
-    """An empty file, whose mode SQLite gives to its other files; what a vanished store left of those is set aside."""
+    """Create an empty file. SQLite gives its mode to its other files; those of a store that is gone are set aside."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:  # another process was quicker

@@ -1,9 +1,11 @@
-"""Whether the files that a connection has open are still those at its path.
+"""Checks whether the files that a connection has open are still the ones at its path.
 
-A file that was deleted, moved away or replaced goes on to be written by whoever has it open, and nobody else ever reads
-that. So a writer looks before it writes, and again after the commit: what it acknowledges is in the file at the path.
-SQLite keeps three files for a store, and each of them can be taken away alone: the database, its log (`-wal`), and the
-log's index (`-shm`), which also holds the locks.
+A process that has a file open can go on writing to it after the file was deleted, moved or replaced, but nobody else
+will ever read that. So a writer checks before it writes and again after the commit. An event is acknowledged only if
+it is in the file at the path.
+
+SQLite keeps three files for a store, and each can be deleted alone: the database, its log (`-wal`), and the index of
+the log (`-shm`), which also holds the locks.
 """
 
 from __future__ import annotations
@@ -15,17 +17,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    # Device and inode, which nobody else gets while the file is open; None where no file stands.
+    # Device and inode, which no other file can have while this one is open. None if there is no file.
     File = tuple[int, int] | None
 
-# The bytes of a database that SQLite locks to keep others from being alone with it: see `os_unix.c`.
+# The bytes of a database on which SQLite holds a shared lock while it has the file open: see `os_unix.c`.
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 
 
 class Place:
-    """The files at one path. Make it, open the connection, then `take`: from then on `stands` says if they are there.
+    """The three files at one path.
 
-    `log_bytes` is the size of the log when `holds` last looked.
+    Create it, open the connection, then call `take`. From then on `stands` says whether the connection's files are
+    still at the path. `log_bytes` is the size of the log when `holds` last looked.
     """
 
     __slots__ = ("_before", "_files", "_index_path", "_is_log_ours", "_log_path", "_real_path", "log_bytes", "path")
@@ -42,14 +45,17 @@ class Place:
         self._files: tuple[File, File, File] = (None, None, None)
 
     def take(self) -> bool:
-        """Remember what the connection opened. False when the file was replaced since this was made: open it again."""
+        """Remember the files that the connection opened.
+
+        Returns False if the database was replaced since this object was created. The caller must then open it again.
+        """
         self._files = self._look()
         return self._before is None or self._files[0] == self._before
 
     def may_write(self) -> bool:
-        """Whether the index is still ours. It holds the locks: who has another one does not see what we write.
+        """Whether the index is still ours. A process with another index has other locks and does not see our writes.
 
-        For a writer, before it writes, to save it half of `stands`.
+        A writer calls this before it writes. It costs half of `stands`.
         """
         try:
             return _id(os.stat(self._index_path)) == self._files[2]
@@ -57,9 +63,9 @@ class Place:
             return self._files[2] is None
 
     def holds(self) -> bool:
-        """Whether what was just committed is where others read: the database and the log are still ours.
+        """Whether the last commit is where others read it: the database and the log at the path are still ours.
 
-        For a writer, after its commit. A file that stands while we have ours open never has the same inode.
+        A writer calls this after its commit. No other file can have the inode of one that we have open.
         """
         try:
             database, log = os.stat(self.path), os.stat(self._log_path)
@@ -69,30 +75,30 @@ class Place:
         return _id(database) == self._files[0] and _id(log) == self._files[1]
 
     def stands(self) -> bool:
-        """Whether all three files are still those that the connection has open."""
+        """Whether all three files are still the ones that the connection has open."""
         return self._look() == self._files
 
     def has_log(self) -> bool:
-        """Whether there is a log with something in it."""
+        """Whether there is a log that is not empty."""
         try:
             return os.stat(self._log_path).st_size > 0
         except OSError:
             return False
 
     def disown_log(self) -> None:
-        """The log is not this store's: nothing of it must get into the file when the connection is closed."""
+        """Note that the log belongs to another store, so that closing the connection does not checkpoint it."""
         self._is_log_ours = False
 
     def has_same_database(self, other: Place) -> bool:
-        """Whether a connection about to be opened at `other` gets the file that ours has open."""
+        """Whether a connection that is about to open the file at `other` will get the file that ours has open."""
         return self._files[0] is not None and self._files[0] == other._before
 
     def has_database(self) -> bool:
-        """Whether the file itself is still ours, whatever became of its log."""
+        """Whether the database file is still ours, whatever became of its log."""
         return _file(self.path) == self._files[0]
 
     def clear(self) -> None:
-        """Make room for another file: a log that stayed behind when ours went would be read as the new one's."""
+        """Move our log away if our database is gone: SQLite would read it as the log of the next database."""
         database, log, _ = self._files
         if log is not None and _file(self._real_path) != database and _file(self._log_path) == log:
             set_aside(self._real_path)
@@ -101,21 +107,22 @@ class Place:
         return _file(self.path), _file(self._log_path), _file(self._index_path)
 
     def close(self, conn: sqlite3.Connection, close: Callable[[], None]) -> None:
-        """Close a writer without harm to files that took the place of its own.
+        """Close a writer's connection without harm to files that have replaced its own.
 
-        The last one who closes a database takes the log back into it and deletes the log, both by name. SQLite itself
-        leaves that when the database is not the one at the path any more.
+        When the last connection to a database is closed, SQLite copies the log into it and deletes the log by its name.
+        SQLite skips this by itself if another database is at the path, but not if only the log or its index is another.
         """
         self.clear()
         now, ours = (_file(self._real_path), *self._look()[1:]), self._files
-        self._files = (None, None, None)  # what is closed has no files, and its inodes may be given again
+        self._files = (None, None, None)  # once closed, its inodes may be reused
         database, log, index = [one == other for one, other in zip(now, ours, strict=True)]
         if not self._is_log_ours:
             _close_only(conn, self._real_path, close)
         elif not database:
             close()
         elif now[1] is None and not log:
-            # Nobody has opened the database since its log was deleted, or there would be a new one: ours has all.
+            # The log was deleted, and nobody has opened the database since, or there would be a new log. So ours holds
+            # everything, and it can still be copied into the database.
             _checkpoint(conn)
             close()
         elif log and (index or now[2] is None):
@@ -125,7 +132,7 @@ class Place:
 
 
 def set_aside(path: str) -> None:
-    """Take away the log and the index of a database that is not there any more; the log is kept under another name."""
+    """Rename the log and delete the index of a database that is gone."""
     import contextlib  # half a millisecond that no start of `waitbus emit` should pay
 
     path = os.path.realpath(path)
@@ -155,7 +162,7 @@ def _id(found: os.stat_result) -> tuple[int, int]:
 
 
 def _close_only(conn: sqlite3.Connection, path: str, close: Callable[[], None]) -> None:
-    """Close, and let the database, its log and its index be as they are."""
+    """Close the connection and leave the database, its log and its index as they are."""
     option = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)  # Python 3.12 and later
     if option is not None:
         conn.setconfig(option, True)  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
-"""A predicate as a WHERE condition, as far as columns go: SQLite passes over rows that cannot match, at its own speed.
+"""Turns a predicate into a WHERE condition on columns, so that SQLite quickly skips most rows that cannot match.
 
-The condition is implied by the predicate and never decides alone: what SQLite lets through, the predicate still judges.
-It speaks of stored values alone. What a reader derives (an id that was not given, text of a blob, a mended number, the
-summary) is let through and judged as it is read. Column names come from our own table, values are bound; nothing that
-came over a wire becomes SQL.
+Every row that matches the predicate meets the condition, but not the other way round: the predicate still judges each
+row that SQLite returns. The condition only tests stored values. Rows whose values a reader derives or converts (a
+missing id, a blob read as text, a mended number, the summary) pass it and are judged after reading. Column names come
+from the table below and values are bound, so nothing that came over a wire becomes SQL.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ _COLUMNS: dict[str, type] = {
     **FIELD_COLUMNS,
 }
 _TOP = frozenset({"event_type", "owner", "repo", "delivery_id"})
-# A pattern is left to SQLite when it is no longer than this, and then for texts of at most so many bytes.
+# SQLite gets a pattern only if the pattern has at most this many characters, and only for texts of at most this many
+# bytes.
 _PATTERN_CHARS = 64
 _GLOB_BYTES = 256
 
 
 def condition_of(node: Mapping[str, Any]) -> Condition | None:
-    """A condition that every row which matches `node` (a predicate's object form) meets; None when none can be said."""
+    """Return a condition that every row matching `node` (a predicate's object form) meets, or None if there is none."""
     if "all" in node:
-        said = [condition for child in node["all"] if (condition := condition_of(child)) is not None]
-        return _join(said, " AND ") if said else None
+        conditions = [condition for child in node["all"] if (condition := condition_of(child)) is not None]
+        return _join(conditions, " AND ") if conditions else None
     if "any" in node:
         branches = [condition_of(child) for child in node["any"]]
         return _join([branch for branch in branches if branch is not None], " OR ") if None not in branches else None
@@ -51,20 +52,20 @@ def _leaf(path: tuple[str, ...], operator: str, value: object) -> Condition | No
     if not (column or (len(path) == 1 and name in _TOP)) or type(value) is not _COLUMNS[name]:
         return None
     if type(value) is int:
-        # A foreign program may have stored a number that reads as this one, such as 5.5 for 5.
-        said = f"({name} = ? OR typeof({name}) NOT IN ('integer', 'null'))"
-        return (said, (value,)) if abs(value) < 1 << 63 else None
+        # A foreign program may have stored another value that is read as this number: 5.5 is read as 5.
+        sql = f"({name} = ? OR typeof({name}) NOT IN ('integer', 'null'))"
+        return (sql, (value,)) if abs(value) < 1 << 63 else None
     text = str(value)
-    # Bytes that are not UTF-8 are read as U+FFFD, and only plain ASCII means the same to SQLite and to us.
+    # Invalid UTF-8 is read as U+FFFD, so only ASCII is sure to compare in SQLite as it does here.
     if "\0" in text or not text.isascii():
         return None
     if operator == "eq":
-        # A foreign program may have stored a blob that reads as this text.
+        # A foreign program may have stored a blob that is read as this text.
         return f"({name} = ? OR typeof({name}) = 'blob')", (text,)
     if "[" in text or len(text) > _PATTERN_CHARS:
         return None
-    # GLOB stops at a zero byte, reads bytes that are not UTF-8 in its own way, and may take the pattern's length times
-    # the text's: only short and plain ASCII is left to it.
+    # GLOB stops at a zero byte, treats invalid UTF-8 in its own way, and may take time proportional to the length of
+    # the pattern times that of the text. So it only gets short ASCII texts.
     size = f"length(CAST({name} AS BLOB))"
     return (
         f"(typeof({name}) = 'blob' OR {size} > {_GLOB_BYTES} OR length({name}) <> {size} OR {name} GLOB ?)",
@@ -73,9 +74,9 @@ def _leaf(path: tuple[str, ...], operator: str, value: object) -> Condition | No
 
 
 def _event_id(value: str) -> Condition | None:
-    """The row that stores this id, or the one at the place that an id made by a reader names."""
+    """Return the condition for the row that stores this id, or whose `seq` is in it if `derived_id` made it."""
     if not is_ulid(value):
-        return "0", ()  # every event is read with a ULID
+        return "0", ()  # no row matches: every event has a ULID when it is read
     derived = derived_seq(value)
     return ("event_id = ?", (value,)) if derived is None else ("(event_id = ? OR seq = ?)", (value, derived))
 

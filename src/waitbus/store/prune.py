@@ -1,11 +1,13 @@
-"""Keeping the store small: events go that are too old, wherever they stand, then the first ones past size and count.
+"""Keeps the store small: deletes the events that are too old, then the first ones while there are too many.
 
-Age goes by `received_at`, size and count by the order of commit. The hub calls `Pruner.step` between events. A step
-holds SQLite's write lock for a few milliseconds, and not at all when there is nothing to do: no producer waits for it
-noticeably. Freed pages are given back to the disk in the same way.
+Age is judged by `received_at`, wherever the row is. If the store exceeds its limit of bytes or rows, rows go in the
+order of commit. The hub calls `Pruner.step` between events. A step holds SQLite's write lock for a few milliseconds,
+and not at all if there is nothing to do, so no producer has to wait noticeably. Freed pages are returned to the disk in
+the same small steps.
 
-Old rows may stand behind young ones (an import, a back-fill), and an index on their time would cost every insert. So a
-pruner remembers of each stretch of rows how old its oldest is: it reads all rows once, later those that came since.
+An import or a back-fill can put old rows behind young ones, and an index on `received_at` would slow down every insert.
+So a pruner divides the rows into stretches and remembers the age of the oldest row in each. It reads all rows once, and
+later only new ones.
 """
 
 from __future__ import annotations
@@ -22,17 +24,17 @@ if TYPE_CHECKING:
 
     from waitbus.settings import Settings
 
-_STEP_S = 0.005  # how long a step may read, and then delete: what a producer may have to wait
-_DELETED = 500  # rows a step deletes at most
+_STEP_S = 0.005  # how long a step may read, and then how long it may delete: what a producer may have to wait
+_DELETED = 500  # the most rows that a step deletes
 _LOOKED_AT = 256  # rows read between two looks at the clock
-_STRETCH = 4096  # rows
-_VACUUM_PAGES = 128
-_SPARE_PAGES = 256  # free pages that are kept for the next events, together with a quarter of the file
+_STRETCH = 4096  # rows in a stretch
+_VACUUM_PAGES = 128  # pages that a step returns to the disk
+_SPARE_PAGES = 256  # free pages that are kept for new events, or a quarter of the file if that is more
 _BUSY_PAUSE_S = 0.005
 
 
 class Policy:
-    """What is too much: seconds, bytes, rows. 0 or None sets no limit."""
+    """The limits: age in seconds, size in bytes, number of rows. 0 (or None, for rows) means no limit."""
 
     __slots__ = ("max_age_s", "max_bytes", "max_rows")
 
@@ -43,14 +45,14 @@ class Policy:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The limits of the settings; none with `retention` off."""
+    """Return the limits in the settings. There are none if `retention` is off."""
     if not settings.retention:
         return Policy()
     return Policy(settings.max_age_s, settings.max_bytes, settings.max_rows)
 
 
 class PruneStep:
-    """What one step did: rows deleted, whether there is more to do, and the error when somebody else was writing."""
+    """What one step did: rows deleted, whether there is more to do, and the error if another process was writing."""
 
     __slots__ = ("busy", "deleted", "more")
 
@@ -61,7 +63,7 @@ class PruneStep:
 
 
 class PruneReport:
-    """What `prune_all` did, or with `dry_run` would do (then `deleted` is an estimate where size decides)."""
+    """What `prune_all` did, or would do with `dry_run`: `deleted` is then an estimate if the size decides."""
 
     __slots__ = ("bytes_after", "bytes_before", "deleted", "dry_run", "rows_before")
 
@@ -74,7 +76,7 @@ class PruneReport:
 
 
 class _Stretch:
-    """Rows up to the one numbered `end`, from where the stretch before it ends; `oldest_ns` is None where none is."""
+    """The rows after the previous stretch, up to seq `end`. `oldest_ns` is None if none of them has a time."""
 
     __slots__ = ("end", "oldest_ns")
 
@@ -84,19 +86,19 @@ class _Stretch:
 
 
 class Pruner:
-    """Holds one store to one policy, a step at a time. It belongs to one file: for another, make another."""
+    """Prunes one store file by one policy, in small steps. Another file needs another `Pruner`."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._stretches: list[_Stretch] = []
         self._in_last = 0  # rows in the last stretch
-        self._surplus: int | None = None  # rows over the limit, counted once for each look at the store
+        self._surplus: int | None = None  # rows beyond the limit; None until they have been counted
 
     def step(self, conn: sqlite3.Connection, *, now_ns: int) -> PruneStep:
-        """Do a little of what there is to do. When there is no more, the next call looks at the store again.
+        """Do a little of the work. Once there is no more, the next call looks at the store from the beginning.
 
-        `conn` is a writer's in autocommit mode. A busy store is no error: there is more to do, later. Raises
-        `StoreError`.
+        `conn` is a writer's connection in autocommit mode. If the store is busy, the step does nothing and says that
+        there is more to do. Raises `StoreError`.
         """
         try:
             try:
@@ -132,7 +134,7 @@ class Pruner:
         return PruneStep(0, more)
 
     def _look(self, conn: sqlite3.Connection) -> bool:
-        """Read of what age the rows are that came since the last look. False when the time was up before the end."""
+        """Read the ages of the rows added since the last look. Returns False if the time was up before the end."""
         stop = time.monotonic() + _STEP_S
         while True:
             seen = self._stretches[-1].end if self._stretches else 0
@@ -155,7 +157,7 @@ class Pruner:
         self._in_last += rows
 
     def _delete_old(self, conn: sqlite3.Connection, limit_ns: int) -> int | None:
-        """Delete rows older than that from one stretch: how many. None when no stretch has any."""
+        """Delete rows older than `limit_ns` from one stretch. Returns how many, or None if no stretch has any."""
         start = 0
         for stretch in self._stretches:
             if stretch.oldest_ns is not None and stretch.oldest_ns < limit_ns:
@@ -172,7 +174,7 @@ class Pruner:
         return deleted
 
     def _delete_first(self, conn: sqlite3.Connection) -> int:
-        """Delete the first rows, while there are too many or they take too much: how many."""
+        """Delete the first rows while the store has too many rows or bytes. Returns how many were deleted."""
         if self._surplus is None:
             self._surplus = _surplus_rows(conn, self._policy)
         if not self._surplus and not _too_big(conn, self._policy):
@@ -184,7 +186,7 @@ class Pruner:
         return deleted
 
 
-# Only a number can be old: what a foreign program wrote instead of one waits for the other limits.
+# Only an integer can be too old. A row whose time is something else stays until another limit deletes it.
 _AGES = (
     "SELECT count(*), max(seq), min(received_at) FILTER (WHERE typeof(received_at) = 'integer') "
     "FROM (SELECT seq, received_at FROM events WHERE seq > ? ORDER BY seq LIMIT ?)"
@@ -198,7 +200,7 @@ _COUNT_OLD = "SELECT count(*) FROM events WHERE typeof(received_at) = 'integer' 
 
 
 def _delete(conn: sqlite3.Connection, rows: list[int], wanted: Callable[[int], bool] = lambda count: True) -> int:
-    """Delete rows in one short transaction, while `wanted` says so of the number deleted so far: how many went."""
+    """Delete rows in one short transaction, as long as `wanted(number deleted so far)` is true. Returns how many."""
     if not rows:
         return 0
     conn.execute("BEGIN IMMEDIATE")
@@ -219,7 +221,7 @@ def _surplus_rows(conn: sqlite3.Connection, policy: Policy) -> int:
     if policy.max_rows is None:
         return 0
     first, last = conn.execute("SELECT min(seq), max(seq) FROM events").fetchone()
-    if first is None or last - first < policy.max_rows:  # there cannot be more rows than numbers
+    if first is None or last - first < policy.max_rows:  # no need to count
         return 0
     return max(0, _count(conn) - policy.max_rows)
 
@@ -230,7 +232,7 @@ def _count(conn: sqlite3.Connection) -> int:
 
 
 def _pages(conn: sqlite3.Connection) -> tuple[int, int, int]:
-    """Pages in the file, how many of them are free, and the bytes of one."""
+    """Return the number of pages in the file, how many of them are free, and the size of a page in bytes."""
     names = ("page_count", "freelist_count", "page_size")
     count, free, size = (conn.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
     return count, free, size
@@ -244,7 +246,7 @@ def _too_big(conn: sqlite3.Connection, policy: Policy) -> bool:
 
 
 def _give_back(conn: sqlite3.Connection, policy: Policy) -> bool:
-    """Return some free pages to the disk when there are many; whether there are still many."""
+    """Return some free pages to the disk if there are many. Returns whether there are still many."""
     count, free, size = _pages(conn)
     spare = 0 if policy.max_bytes and count * size > policy.max_bytes else max(_SPARE_PAGES, count // 4)
     if free <= spare:
@@ -254,7 +256,7 @@ def _give_back(conn: sqlite3.Connection, policy: Policy) -> bool:
 
 
 def _vacuum(conn: sqlite3.Connection, pages: int) -> None:
-    # The statement gives a row without columns for each page, at which `execute` would stop.
+    # This statement returns a row without columns for each page, and `execute` would stop at the first.
     conn.executescript(f"PRAGMA incremental_vacuum({pages})")
 
 
@@ -268,10 +270,11 @@ def prune_all(
     timeout: float = 30.0,
     progress: Callable[[int], object] | None = None,
 ) -> PruneReport:
-    """Prune until nothing is left to do, in steps that let producers through; `progress` hears rows deleted so far.
+    """Prune until nothing is left to do, in steps between which producers can write.
 
-    `vacuum` gives all free pages back. Raises `StoreBusy` when the store stays busy for `timeout` seconds, else
-    `StoreError`; what was deleted until then is gone.
+    `progress` is called with the number of rows deleted so far. `vacuum` returns all free pages to the disk. Raises
+    `StoreBusy` if the store stays busy for `timeout` seconds, and `StoreError` if it fails; rows that were deleted
+    until then stay deleted.
     """
     try:
         rows_before, bytes_before = _count(conn), _file_bytes(conn)

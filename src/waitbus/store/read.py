@@ -1,7 +1,7 @@
-"""Reading events: rows after a cursor as frames, and what lies behind a cursor.
+"""Reads events: the rows after a cursor, as frames, and the cursor that belongs to an id or a time.
 
-What is read is bounded in bytes as well as in rows, whatever a foreign program wrote: SQLite gives out no value longer
-than `fields` may be, and a page ends where its text is long enough.
+Each read is limited in bytes as well as in rows, whatever a foreign program wrote: SQLite returns no value longer than
+`fields` may be, and a page ends once its text is long enough.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 
 _SELECT = "SELECT {} FROM events WHERE seq > ? AND seq <= ?{} ORDER BY seq LIMIT ?"
 _PAGE = _SELECT.format(", ".join(NAMES), "{}")
-# As `cursor_of` asks the index, but of the row itself: what an index does not find is not taken for not there.
+# The question that `cursor_of` asks the index, put to the newest row itself: a damaged index may have lost entries.
 _IS_NEWEST_BETWEEN = (
     "SELECT seq FROM (SELECT seq, event_id FROM events ORDER BY seq DESC LIMIT 1) WHERE event_id > ? AND event_id < ?"
 )
-# A page ends with the row that brings its text to so many characters.
+# A page ends with the row that brings its text to this many characters.
 PAGE_CHARS = 256 << 10
-# A value that is too long is read by its beginning, if SQLite may have the whole of it in memory for a moment.
+# Of a value that is too long only the start is read, if SQLite can load the whole value within this limit.
 _LIFTED_BYTES = 16 << 20
 
 
 class Page:
     """Some rows in commit order, as `(seq, event frame)`, and how far the store was read for them.
 
-    `end` is the seq up to which there is nothing else; `more` says that a bound of the page ended it there.
+    The page holds every matching row up to seq `end`. `more` says that the page was full, so that there may be others
+    after `end`. `chars` is the length of all its text.
     """
 
     __slots__ = ("chars", "end", "more", "rows")
@@ -63,10 +64,10 @@ def read_page(
     where: Condition | None = None,
     max_chars: int = PAGE_CHARS,
 ) -> Page:
-    """At most `limit` events committed after `seq` (and none after `upto`), in little more than `max_chars` of text.
+    """Read at most `limit` events committed after `seq` and not after `upto`, until they hold `max_chars` of text.
 
-    `where` of `prefilter.condition_of` passes over rows that cannot be wanted, though maybe not over all of them.
-    Raises `StoreError` when the file fails, never for what a row holds.
+    `where`, from `prefilter.condition_of`, skips rows that cannot match; it may leave in others that do not match.
+    Raises `StoreError` if the file fails, but never because of what a row holds.
     """
     page = Page(seq)
     with _Bounded(conn, MAX_FIELDS_BYTES):
@@ -75,12 +76,12 @@ def read_page(
                 _fill(conn, page, limit, upto, where, max_chars)
                 return page
             except (sqlite3.DataError, sqlite3.OperationalError) as error:
-                if where is not None:  # the trouble may be in a row that it looked at and would not give
+                if where is not None:  # a row that it would have skipped may be the cause
                     where = None
                 elif _is_too_big(error):
                     _add_by_cells(conn, page)
                 elif "decode" in str(error) and conn.text_factory is not decode:
-                    conn.text_factory = decode  # text that is no UTF-8, somewhere in these rows
+                    conn.text_factory = decode  # one of these rows holds invalid UTF-8
                 else:
                     raise
 
@@ -111,7 +112,7 @@ def read_after(
     upto: int | None = None,
     where: Condition | None = None,
 ) -> list[tuple[int, dict[str, Any]]]:
-    """The rows of `read_page`, however long they are together. A negative `limit` is none."""
+    """Return the rows of `read_page` without its limit on text. A negative `limit` means no limit."""
     rows: list[tuple[int, dict[str, Any]]] = []
     while True:
         page = read_page(conn, seq, limit - len(rows), upto=upto, where=where)
@@ -122,7 +123,7 @@ def read_after(
 
 
 class _Bounded:
-    """For `with`: SQLite gives out no value of more than `max_bytes`, and does not even read one into memory."""
+    """A context manager: SQLite refuses to read values longer than `max_bytes`, and its errors become `StoreError`."""
 
     __slots__ = ("_before", "_conn", "_max_bytes")
 
@@ -145,7 +146,10 @@ def _is_too_big(error: sqlite3.Error) -> bool:
 
 
 def _add_by_cells(conn: sqlite3.Connection, page: Page) -> None:
-    """Add the row after the page's last one, with what is too long in it cut: it, or the one after it, is at fault."""
+    """Read the row after the page's end value by value, cut its long values, and add it.
+
+    This row, or one soon after it, holds a value that is too long to be read.
+    """
     found = conn.execute("SELECT seq FROM events WHERE seq > ? ORDER BY seq LIMIT 1", (page.end,)).fetchone()
     if found is None:
         return
@@ -153,12 +157,12 @@ def _add_by_cells(conn: sqlite3.Connection, page: Page) -> None:
     (seq,) = found
     cells = [_cell(conn, name, seq) for name in NAMES]
     page.end = seq
-    if cells[0][0] is not None:  # None: it was pruned just now
+    if cells[0][0] is not None:  # otherwise the row was pruned just now
         page.add(tuple(value for value, _ in cells), cut=any(is_cut for _, is_cut in cells))
 
 
 def _cell(conn: sqlite3.Connection, name: str, seq: int) -> tuple[Any, bool]:
-    """One value, and whether it was too long: then there is the beginning of a text, and nothing of anything else."""
+    """Return one value and whether it was too long. A long text is cut; any other long value becomes None."""
     query = "SELECT {} FROM events WHERE seq = ?"
     try:
         return (conn.execute(query.format(name), (seq,)).fetchone() or (None,))[0], False
@@ -180,12 +184,12 @@ def _cell(conn: sqlite3.Connection, name: str, seq: int) -> tuple[Any, bool]:
 
 
 def last_seq(conn: sqlite3.Connection) -> int:
-    """The newest row's `seq`; 0 when there is none."""
+    """Return the newest row's `seq`, or 0 if there is none. Raises `StoreError`."""
     return _number(conn, "SELECT seq FROM events ORDER BY seq DESC LIMIT 1") or 0
 
 
 def seq_of(conn: sqlite3.Connection, event_id: str) -> int | None:
-    """The `seq` of the event with this id, stored or derived."""
+    """Return the `seq` of the event with this id, stored or derived, or None if there is none. Raises `StoreError`."""
     seq = _number(conn, "SELECT seq FROM events WHERE event_id = ?", event_id)
     if seq is None and (derived := derived_seq(event_id)) is not None:
         frame = frame_at(conn, derived)
@@ -194,7 +198,7 @@ def seq_of(conn: sqlite3.Connection, event_id: str) -> int | None:
 
 
 def frame_at(conn: sqlite3.Connection, seq: int) -> dict[str, Any] | None:
-    """The event with this `seq`; None when there is none."""
+    """Return the event with this `seq`, or None if there is none. Raises `StoreError`."""
     rows = read_page(conn, seq - 1, 1, upto=seq).rows
     return rows[0][1] if rows else None
 
@@ -208,30 +212,31 @@ def _number(conn: sqlite3.Connection, query: str, *values: object) -> int | None
 
 
 def cursor_of(conn: sqlite3.Connection, since: str) -> int:
-    """The `seq` after which a replay from `since` starts.
+    """Return the `seq` after which a replay from `since` starts. Raises `StoreError`.
 
-    An id we know is a place in commit order. One we do not is a point in time: it starts before the first event with
-    a greater id. An id of a clock that was a day wrong says nothing of when its event was written, its place does: one
-    from the future starts nothing early, and one that stands right before the start may belong to it.
+    If an event has the id `since`, the replay starts after it. Otherwise `since` is a point in time: the replay starts
+    before the first event with a greater id. Ids from a clock that was a day or more wrong say nothing about when
+    their events were written, but their position does. An id from the future never makes a replay start early, and
+    rows with a wrong clock right before the start are included.
     """
     known = seq_of(conn, since)
     if known is not None:
         return known
     if since == ULID_MIN:
-        return 0  # from the start: also what a foreign program gave an id of its own making
+        return 0  # everything, including rows to which a foreign program gave an id of another form
     ahead_ms = real_ns(conn) // 1_000_000 + _WRONG_MS
     ahead = ulid_at(ahead_ms * 1_000_000)
     between = "SELECT seq FROM events WHERE event_id > ? AND event_id < ? ORDER BY event_id LIMIT 1"
     nearest = _number(conn, between, since, ahead)
     if nearest is None and _number(conn, _IS_NEWEST_BETWEEN, since, ahead) is not None:
         raise damaged(conn, "its newest event is not found by its event_id")
-    # Rows without an id stand together in its index.
+    # The index has the rows without an id next to each other, so finding them is quick.
     nameless = "SELECT min(seq) FROM events WHERE event_id IS NULL AND received_at >= ? AND received_at < ?"
     unnamed = _number(conn, nameless, min(ulid_ms(since) * 1_000_000, MAX_SEQ), ahead_ms * 1_000_000)
     if nearest is None or unnamed is not None:
         nearest = min(seq for seq in (nearest, unnamed, last_seq(conn) + 1) if seq is not None)
-    # Ids of different processes may stand in another order than their commits: look for an earlier one, by
-    # whichever index has less to walk (`+` keeps a column out of the choice of index).
+    # Ids of different processes may be in another order than their commits, so look for an earlier row. Use the index
+    # that has less to scan (a `+` before a column keeps SQLite from using the column's index).
     first = _number(conn, "SELECT seq FROM events ORDER BY seq LIMIT 1") or 0
     if nearest - first < last_seq(conn) - nearest:
         query = "SELECT min(seq) FROM events WHERE +event_id > ? AND +event_id < ? AND seq < ?"
@@ -241,7 +246,7 @@ def cursor_of(conn: sqlite3.Connection, since: str) -> int:
     return _before_strays(conn, nearest if earlier is None else earlier, ahead_ms) - 1
 
 
-# A clock that is wrong by so much is not one that was set, but one that a test moves, or a battery that is empty.
+# A clock that is wrong by a day was not just adjusted: a test moves it, or the machine's clock has lost its power.
 _WRONG_MS = 86_400_000
 _LOOK_BACK = 256
 _STAMPS = (
@@ -251,9 +256,10 @@ _STAMPS = (
 
 
 def _before_strays(conn: sqlite3.Connection, seq: int, ahead_ms: int) -> int:
-    """`seq`, or the first of the rows right before it whose clock was wrong: what those before them deny.
+    """Return `seq`, or the first of the rows directly before it that were written with a wrong clock.
 
-    History is not looked at: its ids are of any time.
+    A clock is wrong if it is more than a day ahead of now, or a day behind an earlier row. History rows are ignored,
+    because their ids may have any time.
     """
     try:
         rows = conn.execute(_STAMPS, (*HISTORY_METHODS, seq, _LOOK_BACK)).fetchall()
@@ -278,19 +284,22 @@ def _stamp_ms(event_id: bytes | None, received_at: object) -> int:
 
 
 def event_id_at(conn: sqlite3.Connection, seq: int) -> str | None:
-    """The id of the newest event at or before `seq`."""
+    """Return the id of the newest event at or before `seq`, or None if there is none. Raises `StoreError`."""
     found = _number(conn, "SELECT seq FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", seq)
     frame = None if found is None else frame_at(conn, found)
     return None if frame is None else frame["event_id"]
 
 
 def event_with_payload(conn: sqlite3.Connection, event_id: str) -> Event | None:
-    """One event with its `payload_json`, None if that is past its bound; None when there is no event of this id."""
+    """Return the event with this id, or None if there is none. Raises `StoreError`.
+
+    Its `payload_json` is loaded, and is None if it exceeds `MAX_PAYLOAD_BYTES`.
+    """
     return _one(conn, seq_of(conn, event_id))
 
 
 def event_of_delivery(conn: sqlite3.Connection, delivery_id: str) -> Event | None:
-    """The event stored under a producer's own key, as `event_with_payload` gives it."""
+    """Return the event with this `delivery_id`, in the same way as `event_with_payload`."""
     return _one(conn, _number(conn, "SELECT seq FROM events WHERE delivery_id = ?", delivery_id))
 
 
@@ -311,5 +320,5 @@ def _one(conn: sqlite3.Connection, seq: int | None) -> Event | None:
 
 
 def data_version(conn: sqlite3.Connection) -> int:
-    """A number that changes when another connection has committed."""
+    """Return a number that changes whenever another connection has committed. Raises `StoreError`."""
     return _number(conn, "PRAGMA data_version") or 0

@@ -1,7 +1,7 @@
-"""From an `EventInsert` to an SQL statement and its values. No I/O and no clock.
+"""Turns an `EventInsert` into an SQL statement and its values. No I/O and no clock.
 
-A statement names only the columns that are set: to bind a null costs as much as to bind a value, and an event
-leaves most of its columns empty. In a batch one statement takes `GROUP` rows. Both together halve the price.
+A statement names only the columns that are set, because binding a null costs as much as binding a value and an event
+leaves most columns empty. In a batch one statement inserts `GROUP` rows. Together this halves the cost.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from waitbus.event import EventInsert
 
-    # The statement for one row and for a group, and the columns that one row sets.
+    # The SQL for one row, the SQL for `GROUP` rows, and the columns of a row.
     Statement = tuple[str, str, tuple[str, ...]]
-    # A statement, and the values: event_id, delivery_id and received_at first (the writer fills in what is missing).
+    # A statement and its values. The first are event_id, delivery_id and received_at: the writer fills in missing ones.
     Row = tuple[Statement, list[Any]]
 
 _ALWAYS = ("source", "event_type", "owner", "repo", "ingest_method", "payload_json")
@@ -42,21 +42,21 @@ _all_of = attrgetter(*_ALL)
 
 _nones = (None,) * len(_MAYBE)
 
-# Rows in one statement of a batch: with every column set, they take fewer than the 999 values of an old SQLite.
+# Rows in one statement of a batch. Even with every column set they stay below the 999 values that an old SQLite allows.
 GROUP = 25
-# Which of `_MAYBE` are set -> the statement. Few in practice; when there are more, they are made again.
+# A cache: which of `_MAYBE` are set -> the statement. In practice there are few.
 _statements: dict[tuple[bool, ...], Statement] = {}
 _STATEMENTS = 64
 
 
-# Texts of so many characters together are within their bounds, whatever the characters are.
+# Texts that have at most this many characters together are within their limits in bytes.
 _SURELY_NAMES = MAX_NAME_BYTES // 4
 _SURELY_FIELDS = MAX_FIELDS_BYTES // 8
 _SURELY_PAYLOAD = MAX_PAYLOAD_BYTES // 4
 
 
 def row_of(event: EventInsert) -> Row:
-    """The row that says `event`. Raises ``ValueError`` when it cannot be said in SQL or JSON, or passes a bound."""
+    """Return the row for `event`. Raises ``ValueError`` if SQL or JSON cannot hold it or it exceeds a limit."""
     delivery_id, received_at, summary, natural, *always = _always_of(event)
     fields_json = None
     if natural:
@@ -65,7 +65,7 @@ def row_of(event: EventInsert) -> Row:
         except RecursionError:
             raise _too_deep(_depth_met(natural)) from None
         except (ValueError, TypeError) as error:
-            raise ValueError(f"fields hold what JSON cannot say: {error}") from None
+            raise ValueError(f"fields hold a value that JSON cannot express: {error}") from None
         if fields_json.count("[") + fields_json.count("{") > MAX_FIELDS_DEPTH:
             depth = depth_of(fields_json)
             if depth > MAX_FIELDS_DEPTH:
@@ -80,13 +80,13 @@ def row_of(event: EventInsert) -> Row:
         raise ValueError(f"text holds a zero byte: {text[max(0, text.index(chr(0)) - 20) :][:40]!r}")
     statement = _statements.get(key) or _learn(key)
     if not summary:
-        # What `fields_of` would give, as far as a summary reads it.
+        # As much of `fields_of` as a summary uses.
         values[3] = default_summary({**natural, **dict(zip(statement[2], values, strict=True))})
     return statement, values
 
 
 def _check_sizes(event: EventInsert, chars: int, fields_json: str | None) -> None:
-    """Raise ``ValueError`` for what is too long. `chars`: how long all texts are together."""
+    """Raise ``ValueError`` if a text is too long. `chars` is the length of all texts together."""
     names = (event.source, event.event_type, event.owner, event.repo, event.ingest_method, event.delivery_id or "")
     if sum(map(len, names)) > _SURELY_NAMES:
         for name, text in zip((*_RESERVED, "delivery_id"), names, strict=True):
@@ -105,16 +105,16 @@ def _check_sizes(event: EventInsert, chars: int, fields_json: str | None) -> Non
 def _check_size(what: str, text: str, most: int) -> None:
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     if size > most:
-        where = ": put what is long into payload_json" if most > MAX_NAME_BYTES else f": it begins with {text[:40]!r}"
-        raise ValueError(f"{what}: {size} bytes, at most {most}{where}")
+        more = ": put long content into payload_json" if most > MAX_NAME_BYTES else f": it begins with {text[:40]!r}"
+        raise ValueError(f"{what}: {size} bytes, at most {most}{more}")
 
 
 def _too_deep(depth: int) -> ValueError:
-    return ValueError(f"fields are nested {depth} deep, at most {MAX_FIELDS_DEPTH}: put what is deep into payload_json")
+    return ValueError(f"fields are nested {depth} deep, at most {MAX_FIELDS_DEPTH}: put them into payload_json")
 
 
 def _depth_met(value: object) -> int:
-    """How deep a value is nested. One that holds itself is as deep as is looked."""
+    """Return how deep a value is nested, at most `_DEPTH_SEEN`, which is also the answer if it contains itself."""
     level: dict[int, Any] = {id(value): value}
     depth = 0
     while level and depth < _DEPTH_SEEN:
@@ -142,10 +142,10 @@ _INSERT = "INSERT INTO events ({}) VALUES {} ON CONFLICT (delivery_id) DO NOTHIN
 
 
 def fields_of_event(event: EventInsert) -> dict[str, Any]:
-    """The `fields` object that readers of this event will see."""
+    """Return the `fields` object that readers of this event will see."""
     natural = event.fields
     if natural and not (_PLAIN.issuperset(map(type, natural.values())) and _TEXT.issuperset(map(type, natural))):
-        natural = from_json(to_json(natural))  # a tuple reads as a list, and a number as a key reads as text
+        natural = from_json(to_json(natural))  # as read back: a tuple becomes a list, a number as a key becomes text
     return fields_of(dict(zip(_ALL, _all_of(event), strict=True)), natural)
 
 

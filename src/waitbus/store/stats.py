@@ -1,4 +1,4 @@
-"""What can be said about a store: figures for `status` and `stats`, soundness for `doctor`."""
+"""What can be said about a store: figures for `status` and `stats`, checks for damage for `doctor`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _COUNTS = "SELECT source, event_type, count(*), max(received_at) FROM events {} 
 _SINCE = "WHERE received_at >= ?"
 _KEY = "SELECT {} FROM events WHERE seq = ?"
 _BY_KEY = "SELECT seq FROM events WHERE {} = ?"
-_OPERATIONS = 100_000  # of SQLite's machine between two looks at the clock
+_OPERATIONS = 100_000  # instructions of SQLite's virtual machine between two looks at the clock
 
 
 def stats(conn: sqlite3.Connection, path: str) -> dict[str, Any]:
-    """Figures of the store at `path`: sizes in bytes, times in nanoseconds since the epoch (null when it is empty).
+    """Return figures about the store at `path`: sizes in bytes, times in nanoseconds since the epoch.
 
-    Walks the table once: some 0.1 s for a million events. Raises `StoreError`.
+    The times and seqs are None for an empty store. This reads the whole table, in about 0.1 s for a million events.
+    Raises `StoreError`.
     """
     try:
         rows, first_seq, last_seq, oldest, newest = conn.execute(_SPAN).fetchone()
@@ -52,19 +53,20 @@ def stats(conn: sqlite3.Connection, path: str) -> dict[str, Any]:
 
 
 def journal_mode(conn: sqlite3.Connection) -> str:
-    """How the store keeps what is committed: `wal`, or something is wrong. Raises ``sqlite3.Error``."""
-    # Of a file that cannot change SQLite says `delete`, whatever it is.
+    """Return the store's journal mode. Anything but `wal` means that something is wrong. Raises ``sqlite3.Error``."""
+    # For a file opened as immutable SQLite reports `delete`, whatever its mode is.
     return "wal" if getattr(conn, "is_frozen", False) else str(conn.execute("PRAGMA journal_mode").fetchone()[0])
 
 
 def counts(conn: sqlite3.Connection, *, since_ns: int | None = None) -> list[dict[str, Any]]:
-    """Events per source and type, the most frequent first; `since_ns` leaves out those received before.
+    """Count the events of each source and type, the most frequent first. `since_ns` leaves out those received before.
 
+    Each item has `source`, `event_type`, `events` (the count) and `newest_received_at` (nanoseconds since the epoch).
     Raises `StoreError`.
     """
     where, values = (_SINCE, (since_ns,)) if since_ns is not None else ("", ())
     before = conn.text_factory
-    conn.text_factory = bytes  # a foreign program may have written what is no UTF-8
+    conn.text_factory = bytes  # a foreign program may have written text that is not UTF-8
     try:
         found = conn.execute(_COUNTS.format(where), values).fetchall()
     except sqlite3.Error as error:
@@ -83,9 +85,9 @@ def counts(conn: sqlite3.Connection, *, since_ns: int | None = None) -> list[dic
 
 
 def look_up_newest(conn: sqlite3.Connection) -> None:
-    """Make sure that the newest event is found by its id and its key. Raises `StoreError`.
+    """Check that the newest event is found by its `event_id` and its `delivery_id`. Raises `StoreError`.
 
-    It costs next to nothing, and finds an index of which the first page is damaged.
+    This costs next to nothing and notices an index whose first page is damaged.
     """
     newest = last_seq(conn)
     for name in ("event_id", "delivery_id"):
@@ -99,9 +101,9 @@ def look_up_newest(conn: sqlite3.Connection) -> None:
 
 
 def troubles(conn: sqlite3.Connection, *, timeout: float | None = None) -> list[str] | None:
-    """What SQLite's own check of the file finds wrong; empty when it is sound.
+    """Return what SQLite's integrity check finds wrong, a line for each problem. Empty means that the file is sound.
 
-    Reads the whole file, some 3 s for a gigabyte. None when that took longer than `timeout` seconds.
+    This reads the whole file, in about 3 s for a gigabyte. Returns None if it takes longer than `timeout` seconds.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     if deadline is not None:
