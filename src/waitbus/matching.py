@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     # An index term: a path and the frozen value it must have. See `terms_of`.
     Term = tuple[tuple[str, ...], tuple[Any, ...]]
 
-# The form of a predicate's text, for those who read and write it.
+# The syntax of a predicate's text, for the modules that parse and write it.
 SYMBOLS = {"!=": "ne", "<=": "le", ">=": "ge", "=": "eq", "~": "glob", "<": "lt", ">": "gt"}
 BARE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./:@+-]*")
-# What others write for a literal of JSON -> that literal. None of them is a bare word.
+# Words that other languages use for a JSON literal -> that literal. A predicate does not take them as bare words.
 NEAR_LITERALS = {
     **dict.fromkeys(("True", "TRUE"), "true"),
     **dict.fromkeys(("False", "FALSE"), "false"),

@@ -45,7 +45,7 @@ _PATH = rf"(?:[A-Za-z_][A-Za-z0-9_-]*|{QUOTED})(?:\.(?:{STEP}))*"
 _TEXT = re.compile(rf"\s*({_PATH})\s*(!=|<=|>=|=|~|<|>)(.*)", re.DOTALL)
 _EXISTS = re.compile(rf"\s*({_PATH})\?\s*", re.DOTALL)
 _KEY = re.compile(_PATH, re.DOTALL)
-# What joins predicates, and the quoted texts in which it joins nothing.
+# Matches `&&` between predicates (the group), and quoted texts, in which `&&` has no meaning.
 _AND = re.compile(rf"{QUOTED}|(\s+&&\s+)", re.DOTALL)
 
 
@@ -56,9 +56,8 @@ class PredicateError(WaitbusError, ValueError):
 class Predicate:
     """A compiled predicate. Make one with `Predicate.parse(text)`, `Predicate.from_object(object)` or `all_of(...)`.
 
-    Call it with an event frame, as `Event.as_frame()` returns it, to learn whether the event matches. It raises for no
-    frame. `as_object` is its wire form. Two predicates are equal if they test the same keys for the same in the same
-    order.
+    Call it with an event frame, as `Event.as_frame()` returns it, to learn whether the event matches. The call never
+    raises. `as_object` is the wire form. Two predicates are equal if they make the same tests in the same order.
     """
 
     __slots__ = ("_test", "as_object", "has_patterns", "terms")
@@ -151,9 +150,9 @@ def all_of(texts: Iterable[str | Predicate], source: str | None = None) -> Predi
 
 
 def parse_text(text: str) -> dict[str, Any]:
-    """One predicate text in the wire form: a leaf, or the `all` of those that `&&` joins."""
+    """Parse one text into the wire form: a leaf, or the `all` of those that `&&` joins. Raises `PredicateError`."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
-        raise PredicateError(f"predicate over {MAX_TEXT_BYTES} bytes: {one_line(text, 40)}")
+        raise PredicateError(f"predicate of more than {MAX_TEXT_BYTES} bytes: {one_line(text, 40)}")
     parts = _parts(text) if "&&" in text else [text]
     if len(parts) == 1:
         return _parse_part(text, text)
@@ -163,18 +162,18 @@ def parse_text(text: str) -> dict[str, Any]:
 
 
 def _parts(text: str) -> list[str]:
-    """What `&&` joins, outside of quotes and with white space around it."""
+    """Split `text` at each `&&` that is outside quotes and has white space around it."""
     cuts = [found.span() for found in _AND.finditer(text) if found[1]]
     starts, ends = [0, *[end for _, end in cuts]], [*[start for start, _ in cuts], len(text)]
     return [text[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def _parse_part(part: str, text: str) -> dict[str, Any]:
-    """One `KEY OP VALUE` or `KEY?` of `text` as a leaf."""
+    """Parse a part of `text`. If it is invalid, the error suggests what the whole text may have meant."""
     try:
         return _parse_leaf(part)
     except PredicateError as error:
-        from waitbus.predicate_text import suggestion  # not while all is well: a waiter's start is a budget
+        from waitbus.predicate_text import suggestion  # only on an error, because a waiter has to start quickly
 
         hint = suggestion(text, _is_leaf)
         if hint is None:
@@ -191,7 +190,7 @@ def _is_leaf(text: str) -> bool:
 
 
 def _check_agreement(nodes: Iterable[Mapping[str, Any]]) -> None:
-    """Raise `PredicateError` where what `&&` joins asks one key for two values, or another text denies it."""
+    """Raise `PredicateError` if `&&` makes a predicate that never matches: one key must equal two different values."""
     nodes = list(nodes)
     required = [leaf for node in nodes if len(node.get("all", ())) > 1 for leaf in node["all"]]
     if required:
@@ -205,13 +204,13 @@ def _check_agreement(nodes: Iterable[Mapping[str, Any]]) -> None:
             from waitbus.predicate_text import text_of
 
             raise PredicateError(
-                f"{text_of(other)} and {text_of(leaf)} can never both hold: for either of them give each a predicate "
-                "of its own, or use wait --first-of"
+                f"{text_of(other)} and {text_of(leaf)} can never both hold: to match either, make them two predicates, "
+                "or use wait --first-of"
             )
 
 
 def _parse_leaf(text: str) -> dict[str, Any]:
-    """`KEY OP VALUE` or `KEY?` as a leaf of the wire form."""
+    """Parse `KEY OP VALUE` or `KEY?` into a leaf of the wire form."""
     exists = _EXISTS.fullmatch(text)
     if exists:
         _check_key(exists[1])

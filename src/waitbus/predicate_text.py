@@ -1,6 +1,6 @@
-"""Predicates for a person: an object back as text, and the text that was meant where one cannot be read.
+"""Predicates for people: writes an object form as text, and suggests what an invalid text may have meant.
 
-Pure: no I/O, no clock, no state of the module's own. Nothing here is needed while a predicate is only waited with.
+Pure: no I/O, no clock, no module state. A verb that only waits does not load this file.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _SYMBOL_OF = {operator: symbol for symbol, operator in SYMBOLS.items()}
 _PATTERN = re.compile(r"[A-Za-z0-9_./:@+*?\[\]!-]+")
 _BEGINS_KEY = re.compile(r'[A-Za-z_"]')
 
-# A quoted text, or what people write between predicates: `&&` without spaces, a comma, a word, or just a space.
+# Matches a quoted text, or what people write between two predicates: `&&` without spaces, a comma, a word, a space.
 _BETWEEN = re.compile(rf"({QUOTED})|\s*(?:&&?|[,;])\s*|\s+(?:and|AND|And)\s+|\s+", re.DOTALL)
 _EITHER = re.compile(rf"({QUOTED})|\s*\|\|?\s*|\s+(?:or|OR|Or)\s+", re.DOTALL)
 _ROUND_OPERATORS = re.compile(rf"({QUOTED})|\s*(!=|<=|>=|==?|~|<|>)\s*", re.DOTALL)
 
 
 def text_of(node: Mapping[str, Any]) -> str:
-    """A checked predicate's object form as text.
+    """Write the object form of a checked predicate as text.
 
-    A leaf and an `all` of leaves are written as a text that can be read back. Words stand for what no text can say:
-    `(a=1 or b=2)`, `not (a=1)`.
+    A leaf, or an `all` of leaves, becomes a text that can be parsed again. Other forms have no such text and are
+    written with words: `(a=1 or b=2)`, `not (a=1)`.
     """
     if "all" in node:
         return " && ".join([_inner(child) for child in node["all"]])
@@ -50,20 +50,20 @@ def _inner(node: Mapping[str, Any]) -> str:
 
 
 def key_text(key: str) -> str:
-    """A key without the `fields.` that it does not need."""
+    """Return a key without its `fields.` if it means the same without."""
     bare = key.removeprefix("fields.")
     return bare if _BEGINS_KEY.match(bare) and path_of(bare) == path_of(key) else key
 
 
 def value_text(value: object, *, pattern: bool = False) -> str:
-    """A value as a predicate's text takes it: a bare word, where that is the same, else JSON."""
+    """Write a value as it stands in a predicate's text: as a bare word if that means the same, else as JSON."""
     if isinstance(value, str) and (_PATTERN if pattern else BARE_WORD).fullmatch(value) and not _means_json(value):
         return value
     return json.dumps(value, ensure_ascii=False)
 
 
 def _means_json(word: str) -> bool:
-    """Whether a bare word would be read as something else than this text, or refused."""
+    """Whether the parser would take a bare word for something else than this text, or reject it."""
     if word in NEAR_LITERALS:
         return True
     try:
@@ -74,9 +74,9 @@ def _means_json(word: str) -> bool:
 
 
 def suggestion(text: str, is_leaf: Callable[[str], bool]) -> str | None:
-    """What to write instead of `text`, which cannot be read; None where nothing can be guessed.
+    """Return a hint what to write instead of the invalid `text`, or None if there is no good guess.
 
-    `is_leaf` says whether a text is one predicate.
+    `is_leaf` tells whether a text is a valid predicate without `&&`.
     """
     if "&&" in text and not all(part.strip() for part in _split(_AND, text)):
         return "a predicate is missing beside &&"
@@ -94,7 +94,7 @@ _COLON = re.compile(r"([A-Za-z0-9_.-]+):(?=(.))", re.DOTALL)
 
 
 def _of_source(found: re.Match[str]) -> str:
-    """`SOURCE:KEY=VALUE` and `KEY:VALUE`, as others write them."""
+    """Rewrite the colon in `SOURCE:KEY=VALUE` or `KEY:VALUE`, which other tools use."""
     rest = found.string[found.end() :]
     return f"source={found[1]} && " if any(symbol in rest for symbol in "=~<>?") else f"{found[1]}="
 
@@ -103,7 +103,7 @@ _AND = re.compile(rf"({QUOTED})|&&", re.DOTALL)
 
 
 def _split(separator: re.Pattern[str], text: str) -> list[str]:
-    """`text` at every match that is not the quoted text of the first group."""
+    """Split `text` at every match of `separator`, except where the match is a quoted text (the first group)."""
     parts, start = [], 0
     for found in separator.finditer(text):
         if found[1] is None:
@@ -117,5 +117,5 @@ def _tight(found: re.Match[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """One word of a shell."""
+    """Quote `text` as one word of a shell."""
     return "'" + text.replace("'", "'\\''") + "'"

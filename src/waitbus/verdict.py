@@ -43,10 +43,10 @@ def verdict(conclusion: object) -> Verdict:
 
 
 def standing(fields: Mapping[str, Any]) -> Verdict:
-    """What the `fields` of one event say of its subject.
+    """Return the verdict of one event, from its `fields`.
 
-    A failure is final, also when it is told while the rest goes on. A success counts once the status is `completed`, or
-    absent. An event that has neither status nor conclusion, such as a message, counts as it is.
+    A failure is final, even if the status says that the rest goes on. A success counts only if the status is
+    `completed` or absent. An event with neither status nor conclusion, for example a message, is a success.
     """
     status, conclusion = fields.get("status"), fields.get("conclusion")
     if status is None and conclusion is None:

@@ -17,7 +17,7 @@ class StoreDamaged(StoreError):
 
 
 class StoreMissing(StoreError):
-    """There is no file, or an empty one: nobody has written yet, or the file was taken away and is made again."""
+    """There is no store yet: the file is missing or empty, because nothing was written yet or it was deleted."""
 
 
 class StoreBusy(StoreError):

@@ -192,7 +192,10 @@ def _is_on_read_only_disk(error: BaseException, path: str) -> bool:
 
 
 def _is_replaced(conn: Connection, error: BaseException) -> bool:
-    """Whether the file went while it was opened; then it is closed, and how that failed says nothing of the new one."""
+    """Whether the file was replaced while it was opened, so that `error` says nothing about the new file.
+
+    If so, this closes the connection.
+    """
     if not isinstance(error, sqlite3.Error | StoreError) or conn.place.take():
         return False
     conn.close()

@@ -179,7 +179,7 @@ def _close_only(conn: sqlite3.Connection, path: str, close: Callable[[], None]) 
 
 
 def _share_lock(path: str) -> int | None:
-    """Lock the database as a reader does, until the descriptor is closed. None where the system cannot."""
+    """Lock the database as a reader does, until the returned descriptor is closed. None if that is impossible."""
     import fcntl
     import struct
 
@@ -190,6 +190,6 @@ def _share_lock(path: str) -> int | None:
     try:
         lock = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
-    except (OSError, AttributeError):  # macOS names no such lock
+    except (OSError, AttributeError):  # Python has no name for such a lock on macOS
         return fd
     return fd
