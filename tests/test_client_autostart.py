@@ -264,11 +264,18 @@ def test_the_environment_of_a_hub_holds_no_secrets(settings: Settings) -> None:
             "LC_ALL": "C.UTF-8",
             "GITHUB_TOKEN": "secret",
             "WAITBUS_WEBHOOK_SECRET": "secret",
+            # No prefix makes a variable known.
+            "PYTHONSECRET": "secret",
+            "XDG_SECRET": "secret",
+            "LC_SECRET": "secret",
+            "DYLD_SECRET": "secret",
+            "COVERAGE_SECRET": "secret",
             "WAITBUS_DB": "/elsewhere",
             "PYTHONPATH": "lib::/abs",
         },
     )
     assert "secret" not in environ.values()
+    assert {name for name in environ if not name.startswith("WAITBUS_")} == {"HOME", "LC_ALL", "PYTHONPATH"}
     assert environ["HOME"] == "/home/u"
     assert environ["LC_ALL"] == "C.UTF-8"
     assert environ["WAITBUS_DB"] == settings.db_path

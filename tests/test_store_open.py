@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -238,6 +238,35 @@ def test_the_file_of_another_place(settings: Settings, bus_dir: Path) -> None:
     make_store(settings)
     os.chmod(settings.db_path, 0o666)
     refuses(settings, r"can be written by other users: run chmod 600", SettingsError)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_file_that_others_can_read_where_they_can_reach_it(
+    settings: Settings, bus_dir: Path, suffix: str, mode: int
+) -> None:
+    place = bus_dir / "open"
+    place.mkdir()
+    place.chmod(0o755)
+    settings.db_path = str(place / "x.db")
+    with closing(open_writer(settings)):  # so that its log and index are there
+        file = settings.db_path + suffix
+        assert os.stat(file).st_mode & 0o777 == 0o600
+        os.chmod(file, mode)
+        refuses(settings, rf"{file} can be read by other users \(mode {mode:04o}\): run chmod 600", SettingsError)
+        with pytest.raises(SettingsError, match="can be read by other users"):
+            open_reader(settings)
+        place.chmod(0o700)  # where nobody gets, the mode of a file says nothing
+        open_reader(settings).close()
+
+
+def test_a_link_to_a_file_that_others_can_read(settings: Settings, bus_dir: Path) -> None:
+    (bus_dir / "open").mkdir()
+    (bus_dir / "open").chmod(0o755)
+    ensure_private_dir(settings.state_dir)
+    (bus_dir / "open" / "x.db").touch(0o644)
+    os.symlink(bus_dir / "open" / "x.db", settings.db_path)
+    refuses(settings, "can be read by other users", SettingsError)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o750])

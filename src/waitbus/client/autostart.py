@@ -35,8 +35,16 @@ _READY_FD = 3
 # The shell lets the hub go into the background and leaves: the hub is init's child, no zombie and no surprise for a
 # client that waits for its own children.
 _LAUNCH = 'cd / && exec "$@" &'
-_KEPT_VARIABLES = ("HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
-_KEPT_PREFIXES = ("COVERAGE_", "DYLD_", "LC_", "PYTHON", "XDG_")
+# What a hub gets of a client's environment: what Python and the C library need to find themselves and their encoding,
+# and where things are. Names, not prefixes: a secret may be called PYTHONSECRET.
+_KEPT_VARIABLES = (
+    *("HOME", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"),
+    *("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES"),
+    *("LD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "DYLD_LIBRARY_PATH"),
+    *("PYTHONCOERCECLOCALE", "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONIOENCODING", "PYTHONNOUSERSITE"),
+    *("PYTHONPATH", "PYTHONPLATLIBDIR", "PYTHONPYCACHEPREFIX", "PYTHONUSERBASE", "PYTHONUTF8"),
+    *("COVERAGE_FILE", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"),
+)
 # SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM have these numbers everywhere; `signal` itself is memory a waiter can spare.
 _DEFAULT_SIGNALS = (1, 2, 3, 13, 15)
 
@@ -232,9 +240,7 @@ def _inheritable_fds() -> list[int]:
 
 def hub_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a started hub: these settings' places whatever they came from, and no secrets."""
-    kept = {
-        name: value for name, value in environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
-    }
+    kept = {name: environ[name] for name in _KEPT_VARIABLES if name in environ}
     kept["WAITBUS_CONFIG"] = settings.config_path
     kept["WAITBUS_STATE_DIR"] = settings.state_dir
     kept["WAITBUS_RUNTIME_DIR"] = settings.runtime_dir

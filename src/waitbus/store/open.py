@@ -79,7 +79,7 @@ def open_writer(settings: Settings, *, timeout: float = 5.0, cache_kib: int | No
     ensure_private_dir(settings.state_dir)
     check_directory(settings)
     for _ in range(_TRIES):
-        _check_file(path, create=True)
+        _check_file(settings, create=True)
         conn = _connect(Writer, path, "rw", timeout)
         try:
             version = migrate.check(conn, path)
@@ -116,7 +116,7 @@ def open_reader(settings: Settings, *, timeout: float = 5.0) -> Connection:
             raise _nothing_yet(path) from None
     frozen = False
     for _ in range(_TRIES):
-        _check_file(path, create=False)
+        _check_file(settings, create=False)
         conn = _connect(Connection, path, "ro&immutable=1" if frozen else "ro", timeout)
         conn.is_frozen = frozen
         try:
@@ -265,7 +265,8 @@ def check_directory(settings: Settings) -> None:
             )
 
 
-def _check_file(path: str, *, create: bool) -> None:
+def _check_file(settings: Settings, *, create: bool) -> None:
+    path = settings.db_path
     try:
         if create and not os.path.lexists(path):
             _make_file(path)
@@ -282,6 +283,23 @@ def _check_file(path: str, *, create: bool) -> None:
     check_owner(path, found)
     if found.st_mode & 0o022:
         raise SettingsError(f"{path} can be written by other users: run chmod 600 {quote(path)}")
+    _check_readers(settings)
+
+
+def _check_readers(settings: Settings) -> None:
+    """Raise `SettingsError` if other users can read the store: its directory is open to them, and so is a file in it."""
+    if os.path.dirname(settings.db_path) == settings.state_dir and not os.path.islink(settings.db_path):
+        return
+    real = settings.store
+    if not os.stat(os.path.dirname(real)).st_mode & 0o011:
+        return
+    for path in (real, real + "-wal", real + "-shm"):
+        try:
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+        except FileNotFoundError:
+            continue
+        if mode & 0o077:
+            raise SettingsError(f"{path} can be read by other users (mode {mode:04o}): run chmod 600 {quote(path)}")
 
 
 def _make_file(path: str) -> None:
