@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, Cli, HubProcess, hub_pid
+from tests.conftest import PATIENCE, Cli, HubProcess, hub_pid, stop_hub
 from tests.test_bad_input import Peers, numbers, refused, tick
 from waitbus.client.emit import emit
 from waitbus.event import WaitbusError
@@ -182,6 +182,25 @@ def test_a_disk_that_fills_under_a_hub_loses_nothing_and_goes_on_when_there_is_r
     assert hub.process.poll() is None
     assert hub.stop() == 0
     assert "Traceback" not in hub.stderr
+
+
+@pytest.mark.parametrize("limit", [4, 5, 6, 7, 8, 9, 10, 11, 12])
+def test_a_process_that_may_open_too_few_files_says_so_in_a_line(settings: Settings, limit: int) -> None:
+    script = f'ulimit -n {limit} && exec "$0" -m waitbus "$@"'
+    for verb in (("wait", "--timeout", "0"), TELL, ("run", "--", "true"), ("on", "--timeout", "0", "--", "true")):
+        done = subprocess.run(
+            ["sh", "-c", script, sys.executable, *verb],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            env={**os.environ, "WAITBUS_AUTOSTART": "1"},
+        )
+        assert done.returncode in (0, 2, 124), (verb, done.stderr)
+        assert done.stderr.count("\n") <= 1
+        if done.returncode == 2:
+            assert "oo many" in done.stderr, verb
+            assert "report" not in done.stderr
+    stop_hub(settings)
 
 
 @pytest.mark.skipif(ROOT, reason="nothing is forbidden to root")

@@ -182,7 +182,7 @@ class TestFaults:
         [
             "def deeper(): deeper()\n            deeper()",
             "raise MemoryError",
-            "raise OSError(24, 'Too many open files')",
+            "raise OSError(5, 'Input/output error')",
             "raise ImportError('no such thing')",
             "raise AssertionError",
             "import asyncio; raise asyncio.CancelledError",
@@ -194,6 +194,15 @@ class TestFaults:
     def test_of_every_kind_wherever_it_comes_from(self, module: str, error: str, settings: Settings) -> None:
         done = mishap(module, error, "wait", "--timeout", "0")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
+
+    @pytest.mark.parametrize(
+        "error", ["OSError(24, 'Too many open files')", "OSError(23, 'Too many open files in system')"]
+    )
+    @pytest.mark.parametrize("module", ["waitbus.cli.verbs.wait", "waitbus.client.wait", "waitbus.ui.output"])
+    def test_too_few_descriptors_are_the_readers_to_mend(self, module: str, error: str, settings: Settings) -> None:
+        done = mishap(module, f"raise {error}", "wait", "--timeout", "0")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert "ulimit -n" in done.stderr
 
     @pytest.mark.parametrize("module", ["waitbus.cli", "waitbus.cli.main", "waitbus.ui.streams", "waitbus.event"])
     def test_a_broken_installation_is_70(self, module: str, settings: Settings) -> None:

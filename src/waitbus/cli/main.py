@@ -6,6 +6,7 @@ none is taken for a verdict. Ctrl-C is 130.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from waitbus.ui.streams import Outlet
 
 USAGE, UNEXPECTED, INTERRUPTED = 2, 70, 130
+# The reader can mend these: this process, or the machine, may open no more files.
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _ISSUES = f"https://github.com/{__repository__}/issues"
 _REPORT = f"please report it at {_ISSUES}, with what WAITBUS_DEBUG=1 before the command prints"
 
@@ -129,6 +132,9 @@ def _guarded(words: list[str], outlet: Outlet | None) -> int:
     except BaseException as error:
         if outlet is None and not isinstance(error, Exception):
             raise
+        if isinstance(error, OSError) and error.errno in _TOO_MANY:
+            _say("too many files are open: raise the limit, such as with ulimit -n 256")
+            return USAGE
         return _unexpected(error)
 
 

@@ -5,6 +5,7 @@ The started hub is nobody's child and holds no secret of the client's environmen
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -162,11 +163,14 @@ class Start:
         if self._log_begin > _LOG_KEEP_BYTES:
             os.ftruncate(log, 0)
             self._log_begin = 0
-        self._ready, told = os.pipe()
         try:
-            _spawn(self._settings, log, told)
-        finally:
-            os.close(told)
+            self._ready, told = os.pipe()
+            try:
+                _spawn(self._settings, log, told)
+            finally:
+                os.close(told)
+        except OSError as error:
+            raise HubError(f"the hub could not start: {_reason(error)}") from None
 
     def _listen_to_ours(self) -> bool:
         if not _wait_readable(self._ready, 0):
@@ -196,15 +200,19 @@ def _spawn(settings: Settings, log: int, told: int) -> None:
 
     # Out of the way of the numbers they are copied to.
     log = fcntl.fcntl(log, fcntl.F_DUPFD_CLOEXEC, 10)
-    told = fcntl.fcntl(told, fcntl.F_DUPFD_CLOEXEC, 10)
+    try:
+        told = fcntl.fcntl(told, fcntl.F_DUPFD_CLOEXEC, 10)
+    except OSError:
+        os.close(log)
+        raise
     actions: list[tuple[object, ...]] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
         (os.POSIX_SPAWN_DUP2, 0, 1),
         (os.POSIX_SPAWN_DUP2, log, 2),
         (os.POSIX_SPAWN_DUP2, told, _READY_FD),
-        *[(os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable_fds()],
     ]
     try:
+        actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable_fds()]
         pid = os.posix_spawn(
             "/bin/sh",
             ["sh", "-c", _LAUNCH, "sh", *command],
@@ -214,8 +222,6 @@ def _spawn(settings: Settings, log: int, told: int) -> None:
             setsigmask=(),
             setsigdef=_DEFAULT_SIGNALS,
         )
-    except OSError as error:
-        raise HubError(f"the hub could not start: /bin/sh: {error.strerror}") from None
     finally:
         os.close(log)
         os.close(told)
@@ -261,7 +267,15 @@ def _open(path: str, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise HubError(f"cannot open {path} to start a hub: {error.strerror}") from None
+        raise HubError(f"cannot open {path} to start a hub: {_reason(error)}") from None
+
+
+def _reason(error: OSError) -> str:
+    """Why the system refused, and what to do if it is that this process has too many files open."""
+    # EINVAL: the number that a descriptor was to be copied to is beyond the limit.
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.EINVAL):
+        return "too many files are open: raise the limit (ulimit -n 256), or close some"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
 
 
 def _wait_readable(fd: int, patience: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 from waitbus.event import WaitbusError
@@ -34,10 +35,28 @@ def explain(error: sqlite3.Error, place: str | sqlite3.Connection) -> StoreError
     if code in _IO_DAMAGE or (code == sqlite3.SQLITE_ERROR and str(error).startswith(_NO_SUCH)):
         code = sqlite3.SQLITE_CORRUPT
     form = _FORMS.get(code & 0xFF) if isinstance(code, int) else None
+    if form is _CANNOT_OPEN and not _can_open():
+        form = _TOO_MANY
     if form is None:
         return StoreError(f"the store {path} failed: {error}")
     kind = {_DAMAGED: StoreDamaged, _BUSY: StoreBusy}.get(form, StoreError)
     return kind(form.format(path=path, word=quote(path), error=error))
+
+
+def _can_open() -> bool:
+    """Whether this process may open as many files as SQLite has open for a store, and a few more."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_FILES))
+    except OSError:
+        return False
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return True
+
+
+_FILES = 8
 
 
 def damaged(place: str | sqlite3.Connection, why: str) -> StoreDamaged:
@@ -73,11 +92,13 @@ _DAMAGED = (
     "store, or save what is left with: sqlite3 {word} .recover"
 )
 _BUSY = "{path} is busy: another process holds its write lock; look for a stopped one (waitbus status), then try again"
+_CANNOT_OPEN = "cannot open {path}: check that its directory exists and that you may write there"
+_TOO_MANY = "cannot open {path}: too many files are open: raise the limit (ulimit -n 256), or close some"
 _FORMS = {
     sqlite3.SQLITE_FULL: "no space left to write {path}: free some, then try again; events already committed are safe",
     sqlite3.SQLITE_READONLY: "{path} cannot be written: check its owner and mode, and that the disk is not read-only",
     sqlite3.SQLITE_PERM: "{path} cannot be used: check its owner and mode",
-    sqlite3.SQLITE_CANTOPEN: "cannot open {path}: check that its directory exists and that you may write there",
+    sqlite3.SQLITE_CANTOPEN: _CANNOT_OPEN,
     sqlite3.SQLITE_IOERR: "the disk failed under {path} ({error}): check its space and health, then try again",
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,

@@ -287,7 +287,7 @@ def _check_file(settings: Settings, *, create: bool) -> None:
 
 
 def _check_readers(settings: Settings) -> None:
-    """Raise `SettingsError` if other users can read the store: its directory is open to them, and so is a file in it."""
+    """Raise `SettingsError` if other users can read the store: they can enter its directory and read a file in it."""
     if os.path.dirname(settings.db_path) == settings.state_dir and not os.path.islink(settings.db_path):
         return
     real = settings.store
