@@ -188,3 +188,20 @@ def test_its_place_moves_with_what_was_handed_over() -> None:
     session.go_live()
     session.fall_behind()
     assert session.cursor == 12
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_it_says_of_its_state(state: State) -> None:
+    session = session_in(state)
+    said = (session.is_awaiting, session.is_replaying, session.is_live, session.is_closed)
+    assert said == tuple(state is one for one in (State.AWAITING, State.REPLAYING, State.LIVE, State.CLOSED))
+    assert session.is_served is (state in (State.REPLAYING, State.LIVE))
+    assert session.is_ending is (state in (State.CLOSING, State.CLOSED))
+
+
+def test_its_limit_is_all_its_own_where_it_brought_no_predicate() -> None:
+    session = Session(100)
+    assert session.receive(framed({})) is not None
+    assert session.push(b"x" * 100)
+    assert not session.push(b"x")
+    assert session.state is State.CLOSING

@@ -88,6 +88,8 @@ def _left_alone(node: Any) -> bool:
         return True  # as a whole it may be missing, see `_without`; its words are for a person
     if isinstance(node, cst.FunctionDef):
         return bool(node.name.value == "__repr__")
+    if isinstance(node, cst.ClassDef):  # what an Enum's members are is said for people: that they differ is all
+        return any(isinstance(base.value, cst.Name) and base.value.value == "Enum" for base in node.bases)
     if isinstance(node, cst.If):
         return isinstance(node.test, cst.Name) and node.test.value == "TYPE_CHECKING"
     if isinstance(node, cst.Arg):
