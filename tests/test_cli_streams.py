@@ -187,9 +187,7 @@ def env(more: dict[str, str]) -> dict[str, str]:
 PLAIN = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 LOCALES = {
     "UTF-8": {"LC_ALL": "C.UTF-8"},
-    "C": PLAIN,
-    "another encoding of the streams": {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "iso-8859-1"},
-    "both": {**PLAIN, "PYTHONIOENCODING": "utf-16"},
+    "C, and another encoding of the streams": {**PLAIN, "PYTHONIOENCODING": "utf-16"},
 }
 
 

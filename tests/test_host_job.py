@@ -222,6 +222,8 @@ class TestSignals:
             if number not in ENDS_ON:
                 child.send_signal(number)
                 assert line(child) == str(int(number))
+        child.send_signal(signal.SIGWINCH)  # the terminal tells it to our group alone
+        assert line(child) == str(int(signal.SIGWINCH))
         child.send_signal(signal.SIGQUIT)
         assert line(child) == str(int(signal.SIGQUIT))
         child.send_signal(signal.SIGQUIT)  # a second time: no more patience

@@ -69,8 +69,6 @@ def run(*, as_json: bool) -> int:
                 _play(sandbox, story)
         except WrongStep as wrong:
             error = str(wrong)
-        except BrokenPipeError:
-            raise
         except OSError as wrong:
             error = f"{wrong.filename or sandbox.root}: {wrong.strerror or wrong}"
     if error is None and os.path.exists(sandbox.root):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 
 from waitbus.host import process
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 GRACE_SEC = 5.0
 _LOOK_AGAIN_SEC = 0.02
 _TYPED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
-# What does not end a process by default, or cannot be handled. (macOS ignores SIGIO, Linux has no SIGINFO.)
+# What does not end a process by default.
 _HARMLESS = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGINFO", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGSTOP"}
+if sys.platform == "darwin":
+    _HARMLESS.add("SIGIO")
 _OUT_OF_REACH = {"SIGKILL"}
 # Faults of the process itself: a handler in Python would return to the very instruction that failed.
 _FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
@@ -101,7 +104,8 @@ class Job:
         finally:
             signal.set_wakeup_fd(-1)
             for number, handler in self._old.items():
-                signal.signal(number, handler)
+                if handler is not None:
+                    signal.signal(number, handler)
             os.close(self._wake)
             os.close(self._woken)
 

@@ -158,8 +158,11 @@ def run(args: argparse.Namespace) -> int:
 
     def ready() -> None:
         if args.ready_fd is not None:
-            os.write(args.ready_fd, b"ready\n")
-            os.close(args.ready_fd)
+            try:
+                os.write(args.ready_fd, b"ready\n")
+                os.close(args.ready_fd)
+            except OSError:  # nobody wants to know any more
+                return
 
     with Subscription(stream, load(), autostart=False if args.no_autostart else None) as subscription:
         outcome = run_wait(wait, subscription, ready)
