@@ -21,6 +21,10 @@ URN = "urn:waitbus:source:"
 _CONTEXT = frozenset(
     {"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema", "data", "data_base64"}
 )
+_URN_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/")
+_HEX = frozenset(b"0123456789ABCDEFabcdef")
+# A foreign program may store an event without a source or type; a CloudEvent has both.
+_UNKNOWN = "unknown"
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
@@ -29,8 +33,8 @@ def to_cloudevent(frame: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "specversion": "1.0",
         "id": frame["event_id"],
-        "source": f"{URN}{frame['fields'].get('source')}",
-        "type": frame["event_type"],
+        "source": URN + _quoted(str(frame["fields"].get("source") or _UNKNOWN)),
+        "type": frame["event_type"] or _UNKNOWN,
         "time": rfc3339(frame["received_at"]),
         "datacontenttype": "application/json",
         "data": {key: frame[key] for key in ("owner", "repo", "delivery_id", "summary", "fields")},
@@ -53,7 +57,7 @@ def from_cloudevent(event: Mapping[str, Any]) -> dict[str, Any]:
         given["received_at"] = parse_time(str(event["time"]))
     data = event.get("data")
     if event["source"].startswith(URN):
-        given["source"] = event["source"].removeprefix(URN)
+        given["source"] = _unquoted(event["source"].removeprefix(URN))
         if isinstance(data, dict) and isinstance(data.get("fields"), dict):
             return {**given, **_ours(data)}
     else:
@@ -72,6 +76,27 @@ def from_cloudevent(event: Mapping[str, Any]) -> dict[str, Any]:
     elif data is not None:
         fields["data"] = data
     return given
+
+
+def _quoted(name: str) -> str:
+    """Quote `name` as the last part of a URN (RFC 8141): a CloudEvent's source is a URI."""
+    # Not `urllib`, which would bring half the network along.
+    return "".join([char if char in _URN_CHARS else _percent(char) for char in name])
+
+
+def _percent(char: str) -> str:
+    return "".join([f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass")])
+
+
+def _unquoted(text: str) -> str:
+    if "%" not in text:
+        return text
+    first, *parts = text.encode("utf-8", "surrogatepass").split(b"%")
+    found = [first]
+    for part in parts:
+        quotes = len(part) > 1 and _HEX.issuperset(part[:2])
+        found.append(bytes((int(part[:2], 16),)) + part[2:] if quotes else b"%" + part)
+    return b"".join(found).decode("utf-8", "replace")
 
 
 def _fits(name: str, value: object) -> bool:

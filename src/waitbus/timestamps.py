@@ -78,7 +78,7 @@ def rfc3339(unix_ns: int) -> str:
         moment = datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):  # a foreign program may have stored any number
         moment = datetime.fromtimestamp(0, UTC)
-    base = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    base = moment.isoformat(timespec="seconds")[:19]  # `strftime` does not pad a year before 1000
     if not fraction:
         return f"{base}Z"
     digits = f"{fraction:09}"
