@@ -122,6 +122,10 @@ class TestFlags:
             (["--summary", "a\0b"], "zero byte"),
             (["--summary", "\udcff"], "UTF-8"),
             (["--payload-json", "@/nowhere"], "cannot read the payload /nowhere"),
+            (["--payload-json", "{bad"], "--payload-json is not JSON: Expecting property name"),
+            (["--payload-json", "any text"], "--payload-json is not JSON"),
+            (["--payload-json", "[NaN]"], "NaN is not JSON"),
+            (["--payload-json", "[" * 100_000], "nested too deep"),
             (["--format", "xml"], "choose from"),
             (["stray"], "takes flags"),
         ],
@@ -144,8 +148,8 @@ class TestFlags:
         assert emit(*base, '{"a":  1}')[0] == 0
         assert emit(*base, f"@{file}")[0] == 0
         assert cli("emit", *base, "-", stdin='{"b": 2}').returncode == 0
-        assert cli("emit", *base, "@-", stdin="any text").returncode == 0
-        assert stored(settings, "payload_json") == ['{"a":  1}', '{"é": 1 }\n', '{"b": 2}', "any text"]
+        assert cli("emit", *base, "@-", stdin='[1e999, {"a": 1, "a": 2}]').returncode == 0
+        assert stored(settings, "payload_json") == ['{"a":  1}', '{"é": 1 }\n', '{"b": 2}', '[1e999, {"a": 1, "a": 2}]']
         file.write_bytes(b"\xff")
         assert emit(*base, f"@{file}")[0] == 2
 
@@ -174,6 +178,13 @@ class TestFlags:
 
 
 class TestLines:
+    @pytest.mark.parametrize("words", [("-", "--format", "cloudevents"), ("--stdin", "--format", "cloudevent")])
+    def test_lines_are_answered_with_counts_alone(self, words: tuple[str, ...], cli: Cli, settings: Settings) -> None:
+        done = cli("emit", *words, stdin='{"source":"s","event_type":"t"}\n')
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert "use --json" in done.stderr
+        assert not Path(settings.db_path).exists()
+
     def lines(self, cli: Cli, *lines: object, words: tuple[str, ...] = ()) -> tuple[int, dict[str, Any], list[str]]:
         """Hand lines over: exit code, the summary, and what was said."""
         text = "".join([f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines])
@@ -236,6 +247,7 @@ class TestLines:
             ('{"source":"s","event_type":"t","fields":{"x":1e400}}', "the number 1e400 is too large"),
             ('{"source":"s","event_type":"t","fields":{"x":%s}}' % ("1" * 5000), "a number has too many digits"),
             ("[" * 100_000, "it is not JSON: it is nested too deep"),
+            ('{"source":"s","event_type":"t","payload_json":"{bad"}', "payload_json is text that is not JSON"),
         ],
     )
     def test_what_parsers_disagree_about_is_a_bad_line(self, line: str, reason: str, cli: Cli) -> None:

@@ -13,7 +13,7 @@ from waitbus.client.emit import emit, emit_many
 from waitbus.event import FIELD_COLUMNS, EventInsert, WaitbusError, one_line
 from waitbus.ui.output import note, out_json
 from waitbus.ui.stdin import InputError, check_stdin, read_some
-from waitbus.ui.strict_json import Refused, read_json
+from waitbus.ui.strict_json import Refused, check_json, read_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +103,12 @@ def _insert_of(given: dict[str, Any]) -> EventInsert:
     if fields is not None and not isinstance(fields, dict):
         raise BadLine("fields takes an object")
     payload = given.get("payload_json")
-    if payload is not None and not isinstance(payload, str):
+    if isinstance(payload, str):
+        try:
+            check_json(payload)
+        except ValueError as error:
+            raise BadLine(f"payload_json is text that is not JSON: {error}") from None
+    elif payload is not None:
         given["payload_json"] = json.dumps(payload, separators=(",", ":"), ensure_ascii=False)
     return EventInsert(**{name: value for name, value in given.items() if value is not None})
 

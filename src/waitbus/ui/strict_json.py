@@ -28,6 +28,16 @@ def read_json(text: str) -> Any:
         raise Refused("a number has too many digits") from None
 
 
+def check_json(text: str) -> None:
+    """Raise ``ValueError`` unless `text` is one JSON value. It is kept as text, so keys and numbers are not judged."""
+    try:
+        _check(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -50,4 +60,5 @@ def _no_constant(name: str) -> Any:
     raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
 
 
+_check = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_no_constant).decode
 _decode = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite, parse_constant=_no_constant).decode

@@ -40,7 +40,9 @@ _FLAGS: dict[str, str] = {
     "--field": "field",
 }
 _EPILOG = """\
-Prints the event's id, or with --json one line of JSON that says whether this call wrote it.
+Prints the event's id, or with --json one line of JSON with `inserted`, which says whether this call wrote it, and the
+event. For lines on standard input, it prints the counts on standard error, or with --json one line of JSON with
+`inserted`, `duplicates`, `bad` and `last_event_id`.
 
 emit reads JSON lines when given -, --stdin, or no arguments at all and a standard input that is not a terminal. Each
 line is an object: one with the names of the flags (_ for -) and "fields", one that `waitbus tail --format json`
@@ -90,6 +92,10 @@ def run(args: argparse.Namespace) -> int:
         )
     given = _given(args)
     if args.stdin or args.lines or (not given and not args.json and not args.format and not os.isatty(0)):
+        if args.format not in (None, "text", "json"):
+            raise EmitError(
+                "lines are answered with counts: use --json, or waitbus replay --format cloudevents afterwards"
+            )
         from waitbus.ui.jsonl import emit_lines
 
         return emit_lines(given, as_json=args.json or args.format == "json")
@@ -112,7 +118,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
 
             value = parse_time(value)
         elif name == "payload_json":
-            value = _payload(value, args)
+            value = _checked(_payload(value, args))
         given[name] = value
     if args.field:
         given["fields"] = dict([_field(text if text.isascii() else _text("--field", text)) for text in args.field])
@@ -154,6 +160,16 @@ def _payload(value: str, args: argparse.Namespace) -> str:
     if len(raw) > _PAYLOAD_BYTES:
         raise EmitError(f"the payload {value[1:]} is longer than {_PAYLOAD_BYTES} bytes")
     return decoded("the payload", raw)
+
+
+def _checked(payload: str) -> str:
+    from waitbus.ui.strict_json import check_json
+
+    try:
+        check_json(payload)
+    except ValueError as error:
+        raise EmitError(f"--payload-json is not JSON: {error}; mind the shell's quotes") from None
+    return payload
 
 
 def _field(text: str) -> tuple[str, Any]:
