@@ -144,7 +144,7 @@ class TestUsage:
             (["n=1", "--"], "name the command after --"),
             (["n=True", "--", "x"], "write n=true"),
             (["n", "--", "x"], "write KEY=VALUE"),
-            (["--since", "soon", "--", "x"], "an event_id, or start"),
+            (["--since", "soon", "--", "x"], "since takes a duration such as 10m, start, an event_id"),
             (["--timeout", "soon", "--", "x"], "write 90, 90s"),
             (["--nonsense", "--", "x"], "unrecognized arguments: --nonsense"),
             (["n=1", "--", "x"], "no hub is running"),
