@@ -272,7 +272,15 @@ class TestStartUp:
         assert loaded & (HEAVY | {"locale", "hashlib", "tomllib"}) == set()
         assert "waitbus.predicate" not in loaded
         ours = {name.removeprefix("waitbus.") for name in loaded if name.startswith(("waitbus.cli.", "waitbus.ui."))}
-        assert ours == {"cli.main", "cli.parser", "cli.verbs", "cli.verbs.emit", "ui.streams", "ui.strict_json"}
+        assert ours == {
+            "cli.exitcodes",
+            "cli.main",
+            "cli.parser",
+            "cli.verbs",
+            "cli.verbs.emit",
+            "ui.streams",
+            "ui.strict_json",
+        }
 
     @pytest.mark.parametrize("verb", ["tail", "wait"])
     def test_a_verb_that_waits_does_without_the_store(self, verb: str, hub: object, settings: Settings) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE, HubProcess
+from waitbus.cli.exitcodes import OF_WAIT
 from waitbus.client.core import HubError, SubscriptionState
 from waitbus.client.emit import emit, emit_many
 from waitbus.client.fetch import committed_after
@@ -64,7 +65,7 @@ class Bench:
     def says(self, outcome: Outcome | None) -> int | None:
         if outcome is not None and self.outcome is None:
             self.outcome = outcome
-        return None if outcome is None else outcome.code
+        return None if outcome is None else OF_WAIT[outcome.ending]
 
     def feed(self, age: float = 0.0, **fields: Any) -> int | None:
         stamp = self.clock.now
@@ -733,7 +734,7 @@ class TestAllRuns:
             if bench.run(workflow, run_id, word) is not None:
                 break
         words = {word for _, word in ended.values()}
-        if bench.outcome is not None and bench.outcome.code == 0:
+        if bench.outcome is not None and bench.outcome.ending == "matched":
             assert "success" in words
             assert not all_runs or words <= {"success", "skipped"}
         elif bench.outcome is not None:
@@ -808,8 +809,11 @@ class TestWaitFor:
             emit_many([make(0, blob="x" * 30_000) for _ in range(6)] + [make(1)])
             next(other)
             wait = Wait(Conditions([leaf("n=1")]), started=begun - 60, timeout=30)
-            assert run(wait, subscription).code == 0
-            assert run(Wait(Conditions([leaf("n=9")]), started=begun - 60, timeout=30), subscription).code == 124
+            assert OF_WAIT[run(wait, subscription).ending] == 0
+            assert (
+                OF_WAIT[run(Wait(Conditions([leaf("n=9")]), started=begun - 60, timeout=30), subscription).ending]
+                == 124
+            )
 
     def test_a_flood_does_not_keep_it_past_its_deadline(self, settings: Settings, hub: HubProcess) -> None:
         stop = threading.Event()
@@ -823,7 +827,7 @@ class TestWaitFor:
             flooding.start()
             try:
                 wait = Wait(Conditions([leaf("n=1")]), started=time.monotonic(), timeout=0.2)
-                assert run(wait, subscription).code == 124
+                assert OF_WAIT[run(wait, subscription).ending] == 124
             finally:
                 stop.set()
                 flooding.join()
@@ -844,7 +848,7 @@ class TestHubThatHangs:
             os.kill(stopped.pid, signal.SIGSTOP)
             emit(make(1))
             wait = Wait(Conditions([leaf("n=1")]), started=time.monotonic(), timeout=0.1)
-            assert run(wait, subscription).code == 0
+            assert OF_WAIT[run(wait, subscription).ending] == 0
 
     @pytest.mark.parametrize(("word", "code"), [("success", 124), ("failure", 1)])
     def test_so_does_a_failed_run_but_no_silence(
@@ -854,7 +858,7 @@ class TestHubThatHangs:
         with Subscription(SubscriptionState(rule.wanted()), settings).open() as subscription:
             os.kill(stopped.pid, signal.SIGSTOP)
             emit(EventInsert(source="ci", event_type="workflow_run", run_id=1, conclusion=word))
-            assert run(Wait(rule, started=time.monotonic(), timeout=0.1), subscription).code == code
+            assert OF_WAIT[run(Wait(rule, started=time.monotonic(), timeout=0.1), subscription).ending] == code
 
     @pytest.mark.parametrize(
         ("rule", "code"),
@@ -871,7 +875,7 @@ class TestHubThatHangs:
         os.kill(stopped.pid, signal.SIGSTOP)
         wait = Wait(rule, started=time.monotonic(), timeout=0)
         with Subscription(SubscriptionState(wait.wanted(), ULID_MIN), settings) as subscription:
-            assert run(wait, subscription).code == code
+            assert OF_WAIT[run(wait, subscription).ending] == code
 
     @pytest.mark.parametrize(("word", "code"), [("success", 0), ("failure", 1), (None, 124)])
     def test_runs_that_ended_long_ago_too(
@@ -882,7 +886,7 @@ class TestHubThatHangs:
         os.kill(stopped.pid, signal.SIGSTOP)
         wait = Wait(Commit(None, CommitRuns(), all_runs=True, settle=0.001), started=time.monotonic(), timeout=0)
         with Subscription(SubscriptionState(wait.wanted(), ULID_MIN), settings) as subscription:
-            assert run(wait, subscription).code == code
+            assert OF_WAIT[run(wait, subscription).ending] == code
 
     def test_the_store_is_not_searched_for_ever(
         self, settings: Settings, stopped: HubProcess, monkeypatch: pytest.MonkeyPatch
@@ -894,7 +898,7 @@ class TestHubThatHangs:
         for timeout, code in ((0.0, 0), (0.01, 124)):
             wait = Wait(Conditions([leaf("n=2")]), started=time.monotonic(), timeout=timeout)
             with Subscription(SubscriptionState(None, ULID_MIN), settings) as subscription:
-                assert run(wait, subscription).code == code
+                assert OF_WAIT[run(wait, subscription).ending] == code
 
 
 class Deaf(SubscriptionState):
@@ -920,7 +924,7 @@ class TestSilence:
             emit(make(1))
             wait = Wait(Quiet(leaf("n=1"), 0.05, time.monotonic()), started=time.monotonic(), timeout=PATIENCE)
             before = time.monotonic()
-            assert run(wait, subscription).code == 0
+            assert OF_WAIT[run(wait, subscription).ending] == 0
             assert time.monotonic() - before >= 0.05
 
     def test_a_failure_found_there_ends_it_with_1(self, settings: Settings, hub: HubProcess) -> None:
@@ -929,7 +933,7 @@ class TestSilence:
         wait = Wait(quiet, started=time.monotonic(), timeout=PATIENCE, fail_if=leaf("n=2"))
         with Subscription(Deaf(wait.wanted(), told.event_id), settings).open() as subscription:
             emit(make(2))
-            assert run(wait, subscription).code == 1
+            assert OF_WAIT[run(wait, subscription).ending] == 1
 
     def test_without_a_store_of_ours_the_hub_is_taken_at_its_word(self, settings: Settings) -> None:
         stream = SubscriptionState(None, since="start")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.artifacts import VERSION, WHEEL
 from tests.test_house import ROOT, in_checkout, project
+from waitbus.cli.exitcodes import OF_VERIFICATION
 from waitbus.verify import record, statements
 from waitbus.verify.report import OK, UNCHECKED, Check, Report
 
@@ -22,18 +23,18 @@ def test_any_bytes_have_an_answer(data: bytes) -> None:
 
 def test_verified_means_that_somebody_vouches_and_nobody_refuses() -> None:
     report = Report()
-    assert (report.exit_code, report.verdict) == (78, "not authenticated")
+    assert (OF_VERIFICATION[report.verdict], report.verdict) == (78, "not authenticated")
     report.conclude("a", [], "sound")
     report.unchecked("b", "not asked for", "ask", asked=False)
-    assert (report.exit_code, report.verdict) == (78, "not authenticated")
+    assert (OF_VERIFICATION[report.verdict], report.verdict) == (78, "not authenticated")
     report.checks.append(Check("c", UNCHECKED, "", proof=True))
     assert report.verdict == "not authenticated"
     report.checks.append(Check("c", OK, "", proof=True))
-    assert (report.exit_code, report.verdict) == (78, "incomplete")
+    assert (OF_VERIFICATION[report.verdict], report.verdict) == (78, "incomplete")
     report.checks.pop(-2)
-    assert (report.exit_code, report.verdict) == (0, "verified")
+    assert (OF_VERIFICATION[report.verdict], report.verdict) == (0, "verified")
     report.conclude("d", ["one", "two", "three", "four"], "", proof=True)
-    assert (report.exit_code, report.verdict) == (76, "failed")
+    assert (OF_VERIFICATION[report.verdict], report.verdict) == (76, "failed")
     assert report.checks[-1].text == "one; two; three; and 1 more"
 
 

@@ -2,6 +2,9 @@
 
 import sys
 
+# As `cli.exitcodes` has them, which may be among what cannot be loaded.
+_SOFTWARE, _INTERRUPTED = 70, 130
+
 
 def main() -> int:
     """Run the command line and return its exit code.
@@ -13,10 +16,10 @@ def main() -> int:
 
         return run()
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
     except Exception as error:
         _complain(f"waitbus cannot be loaded: {type(error).__name__}: {error}; install it again")
-        return 70
+        return _SOFTWARE
 
 
 def _complain(text: str) -> None:

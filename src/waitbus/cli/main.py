@@ -12,6 +12,7 @@ import os
 import sys
 
 from waitbus import __repository__
+from waitbus.cli.exitcodes import INTERRUPTED, OK, SOFTWARE, USAGE
 from waitbus.cli.parser import make_parser
 from waitbus.event import WaitbusError, one_line
 from waitbus.ui.streams import OutputLost, take_over
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from waitbus.ui.streams import Outlet
 
-USAGE, UNEXPECTED, INTERRUPTED = 2, 70, 130
 # The reader can mend these: this process, or the machine, may open no more files.
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _ISSUES = f"https://github.com/{__repository__}/issues"
@@ -124,9 +124,9 @@ def _guarded(words: list[str], outlet: Outlet | None) -> int:
             note(str(error))
             return USAGE
     except SystemExit as end:  # argparse has said what there is to say
-        return end.code if isinstance(end.code, int) else USAGE if end.code else 0
+        return end.code if isinstance(end.code, int) else USAGE if end.code else OK
     except OutputLost:
-        return 0
+        return OK
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -149,7 +149,7 @@ def _unexpected(error: BaseException) -> int:
         place = place.tb_next
     where = f" ({os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno})" if place else ""
     _say(f"unexpected error: {one_line(f'{type(error).__name__}: {error}')}{where}; {_REPORT}")
-    return UNEXPECTED
+    return SOFTWARE
 
 
 def _say(text: str) -> None:

@@ -12,10 +12,12 @@ from waitbus.verdict import RUN_EVENT, standing
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Protocol
+    from typing import Any, Literal, Protocol
 
     from waitbus.event import Event
     from waitbus.verdict import CommitRuns, Run
+
+    Ending = Literal["matched", "failed", "timed out"]
 
     class Rule(Protocol):
         """What a wait waits for."""
@@ -33,21 +35,23 @@ if TYPE_CHECKING:
             """What must be subscribed to; None: everything."""
 
 
-MATCHED, FAILED, TIMED_OUT = 0, 1, 124
+MATCHED: Ending = "matched"
+FAILED: Ending = "failed"
+TIMED_OUT: Ending = "timed out"
 # How long a newer run of a commit may take to appear, unless told otherwise.
 SETTLE_SEC = 5.0
 
 
 class Outcome:
-    """How a wait ended: its exit code (0, 1 or 124), the events that decided, and one line for a person.
+    """How a wait ended, in a word; the events that decided, and one line for a person.
 
     `by_silence`: it was decided by what did not come.
     """
 
-    __slots__ = ("by_silence", "code", "events", "text")
+    __slots__ = ("by_silence", "ending", "events", "text")
 
-    def __init__(self, code: int, text: str, events: Sequence[Event] = (), *, by_silence: bool = False) -> None:
-        self.code = code
+    def __init__(self, ending: Ending, text: str, events: Sequence[Event] = (), *, by_silence: bool = False) -> None:
+        self.ending: Ending = ending
         self.text = text
         self.events = list(events)
         self.by_silence = by_silence
@@ -56,7 +60,7 @@ class Outcome:
 class Conditions:
     """Events that must match: one of the conditions (`every=False`), or each of them at least once.
 
-    With `by_verdict`, a match counts only by its verdict (see `standing`), and a failure ends the wait with 1.
+    With `by_verdict`, a match counts only by its verdict (see `standing`), and a failure ends the wait as failed.
     """
 
     __slots__ = ("_by_verdict", "_every", "_met", "_predicates")
@@ -187,10 +191,10 @@ class Commit:
         return known >= until or self._settle == 0
 
 
-def _of_run(run: Run, code: int, *, by_silence: bool = False) -> Outcome:
+def _of_run(run: Run, ending: Ending, *, by_silence: bool = False) -> Outcome:
     event: Event = run.mark.event
     text = f"{run.conclusion}: {event.summary}"
-    return Outcome(code, text, [event], by_silence=by_silence or run.conclusion == "cancelled")
+    return Outcome(ending, text, [event], by_silence=by_silence or run.conclusion == "cancelled")
 
 
 def any_of(predicates: Sequence[Predicate | None]) -> Predicate | None:

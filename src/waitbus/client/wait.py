@@ -37,7 +37,7 @@ class Wait:
 
     `caught_up` and `lost` tell it what it may take for granted: whether all is known, and whether what comes is new.
     `timeout` in seconds counts from `started`; 0 looks at what is there and ends where live begins. `fail_if` ends it
-    with 1.
+    as failed.
     """
 
     __slots__ = ("_asked", "_day_ahead", "_deadline", "_fail_if", "_known", "_live", "_rule", "_timeout")

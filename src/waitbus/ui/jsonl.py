@@ -195,8 +195,8 @@ class _Batch:
         note(f"{self.inserted} written, {self.duplicates} there already, {self.bad} bad")
 
 
-def emit_lines(defaults: dict[str, Any], *, as_json: bool, fd: int = 0) -> int:
-    """Write every line of `fd` that is an event. 0, or 1 when one was not."""
+def emit_lines(defaults: dict[str, Any], *, as_json: bool, fd: int = 0) -> bool:
+    """Write every line of `fd` that is an event. Whether each of them was one."""
     if "delivery_id" in defaults:
         raise WaitbusError("--delivery-id names one event: give each line a delivery_id of its own")
     if fd == 0:
@@ -222,4 +222,4 @@ def emit_lines(defaults: dict[str, Any], *, as_json: bool, fd: int = 0) -> int:
             batch.tell(as_json=as_json)
         raise
     batch.tell(as_json=as_json)
-    return 1 if batch.bad else 0
+    return not batch.bad

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from waitbus.verify import record, statements
 from waitbus.verify.artifact import read_file
 from waitbus.verify.record import Row
-from waitbus.verify.report import MISMATCH, NO_INPUT, VERIFIED, Unusable
+from waitbus.verify.report import NO_INPUT, Unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class Integrity:
         return [*self.metadata, *found]
 
     @property
-    def exit_code(self) -> int:
-        """`MISMATCH` when anything differs."""
-        return MISMATCH if self.faults() else VERIFIED
+    def verdict(self) -> str:
+        """`verified`, or `failed` when anything differs."""
+        return "failed" if self.faults() else "verified"
 
 
 def record_beside(package: str, version: str) -> str | None:

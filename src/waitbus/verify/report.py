@@ -1,8 +1,7 @@
-"""Findings, and the exit code they come to.
+"""Findings, and the verdict they come to.
 
 A check is `ok`, `FAILED`, or `not checked` with why and how: never silence. Verified has one meaning: a check that is
-ok says whose bytes these are, none failed, and each that was asked for has been made. Exit codes are those of
-sysexits(3), as every verb that verifies gives them.
+ok says whose bytes these are, none failed, and each that was asked for has been made.
 """
 
 from __future__ import annotations
@@ -11,11 +10,8 @@ from dataclasses import dataclass, field
 
 from waitbus.event import WaitbusError
 
-VERIFIED = 0
-NO_DATA = 65  # the file is not of the kind that can be verified
-NO_INPUT = 66  # there is no such file, or it cannot be read
-MISMATCH = 76  # something was checked and is wrong
-NOT_SET_UP = 78  # nobody vouches for it, or something asked for could not be checked
+NO_DATA = "no data"  # the file is not of the kind that can be verified
+NO_INPUT = "no input"  # there is no such file, or it cannot be read
 
 OK = "ok"
 FAILED = "FAILED"
@@ -23,11 +19,11 @@ UNCHECKED = "not checked"
 
 
 class Unusable(WaitbusError):
-    """There is nothing to verify: `code` is `NO_INPUT` or `NO_DATA`."""
+    """There is nothing to verify: `reason` is `NO_INPUT` or `NO_DATA`."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
-        self.code = code
+        self.reason = reason
 
 
 @dataclass
@@ -66,15 +62,10 @@ class Report:
             return "not authenticated"
         return "incomplete" if any(check.state == UNCHECKED and check.asked for check in self.checks) else "verified"
 
-    @property
-    def exit_code(self) -> int:
-        """`MISMATCH` outweighs `NOT_SET_UP`."""
-        return {"verified": VERIFIED, "failed": MISMATCH}.get(self.verdict, NOT_SET_UP)
-
     def as_dict(self) -> dict[str, object]:
         """The findings as JSON says them."""
         told = [{"check": c.name, "state": c.state, "detail": c.text, "asked": c.asked} for c in self.checks]
-        return {"checks": told, "verdict": self.verdict, "exit_code": self.exit_code}
+        return {"checks": told, "verdict": self.verdict}
 
 
 def few(faults: list[str], limit: int = 3) -> str:

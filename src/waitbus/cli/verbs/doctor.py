@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from waitbus.cli.exitcodes import FAILURE, NOT_SET_UP, OF_VERIFICATION, OK
 from waitbus.ui.output import has_colour, note, out, out_json, painted, safe
 
 TYPE_CHECKING = False
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from waitbus.doctor.diagnosis import Finding
     from waitbus.verify.installed import Integrity
 
-UNWELL = 1
 
 _DESCRIPTION = """\
 Check everything waitbus needs on this machine: Python, SQLite, settings,
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             for one in findings:
                 _print(one)
-    return UNWELL if unwell else 0
+    return FAILURE if unwell else OK
 
 
 _COLOURS = {"ok": "green", "BAD": "red"}
@@ -73,7 +73,6 @@ def _print(finding: Finding) -> None:
 def _integrity(*, as_json: bool) -> int:
     import waitbus
     from waitbus.verify import installed
-    from waitbus.verify.report import NOT_SET_UP
 
     package = os.path.dirname(os.path.abspath(waitbus.__file__))
     record = installed.record_beside(package, waitbus.__version__)
@@ -88,21 +87,20 @@ def _integrity(*, as_json: bool) -> int:
     found = installed.check_ourselves(record, package, waitbus.__version__)
     with contextlib.suppress(BrokenPipeError):  # whoever stops reading has the exit code
         _print_integrity(found, as_json=as_json)
-    return found.exit_code
+    return OF_VERIFICATION[found.verdict]
 
 
 def _print_integrity(found: Integrity, *, as_json: bool) -> None:
     if as_json:
-        verdict = "failed" if found.exit_code else "verified"
         facts = {"root": found.root, "record": found.record, "files": len(found.rows), "metadata": found.metadata}
-        out_json({**facts, **found.paths, "verdict": verdict, "exit_code": found.exit_code})
+        out_json({**facts, **found.paths, "verdict": found.verdict, "exit_code": OF_VERIFICATION[found.verdict]})
         return
     for fault in found.metadata:
         out(f"metadata {safe(fault)}")
     for word, paths in found.paths.items():
         for path in paths:
             out(f"{word}  {safe(os.path.join(found.root, path))}")
-    if found.exit_code:
+    if found.faults():
         note("the installation is not what was installed: reinstall it (pip install --force-reinstall waitbus)")
     else:
         out(f"ok       {len(found.rows)} files in {safe(found.root)} are as installed, by {safe(found.record)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from waitbus.cli.exitcodes import FAILURE, OK
 from waitbus.event import FIELD_COLUMNS, WaitbusError
 
 TYPE_CHECKING = False
@@ -98,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
             )
         from waitbus.ui.jsonl import emit_lines
 
-        return emit_lines(given, as_json=args.json or args.format == "json")
+        every = emit_lines(given, as_json=args.json or args.format == "json")
+        return OK if every else FAILURE
     return _emit_one(given, "json" if args.json else args.format or "text")
 
 

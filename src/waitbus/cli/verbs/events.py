@@ -10,6 +10,7 @@ import re
 import sqlite3
 import time
 
+from waitbus.cli.exitcodes import OK, TIMED_OUT
 from waitbus.cli.flags import as_text, duration
 from waitbus.event import WaitbusError
 from waitbus.settings import load
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 ONLY_PRINTS = True  # what is printed is all it is for
 NEWEST = 20
 LIMIT = 1000
-TIMED_OUT = 124
 _TIMEOUT_SEC = 30.0
 _PAGE = 500
 _SQL_BYTES = 1 << 20
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     aside = None if stdout is None else Aside(stdout)
     conn = open_reader(load())
     clock = _Clock(began + (_TIMEOUT_SEC if args.timeout is None else args.timeout))
-    code, complaint = 0, None
+    code, complaint = OK, None
     try:
         conn.set_authorizer(_authorize)
         conn.set_progress_handler(clock.look, _OPERATIONS)

@@ -6,6 +6,7 @@ import argparse
 import os
 import time
 
+from waitbus.cli.exitcodes import TIMED_OUT
 from waitbus.cli.flags import PREDICATES, add_filters, add_since, duration, filters_of, predicate
 from waitbus.client.bookmark import prepare
 from waitbus.client.handler import Handler
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from waitbus.event import Event
 
-TIMED_OUT = 124
 # How often --restart reads on for a still newer event before it acts on what it has.
 _AT_ONCE = 100
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 
+from waitbus.cli.exitcodes import OF_VERIFICATION
 from waitbus.ui.checks import show
 from waitbus.ui.output import note, out, out_json, safe
 from waitbus.verify.report import Report, Unusable
@@ -54,10 +55,11 @@ def run(args: argparse.Namespace) -> int:
         version = plugin.check(args.name, report, wheel=args.wheel, repository=args.repository, announce=note)
     except Unusable as error:
         note(str(error))
-        return error.code
+        return OF_VERIFICATION[error.reason]
+    code = OF_VERIFICATION[report.verdict]
     if args.json:
-        out_json({"source": args.name, "version": version, **report.as_dict()})
+        out_json({"source": args.name, "version": version, **report.as_dict(), "exit_code": code})
     else:
         out(f"{args.name}: {safe(version)}")
         show(report)
-    return report.exit_code
+    return code

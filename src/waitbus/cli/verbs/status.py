@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from waitbus.cli.exitcodes import FAILURE, OK
 from waitbus.client.probe import hub_state
 from waitbus.event import WaitbusError
 from waitbus.private import RUNTIME, STATE, SettingsError, check_private_dir
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from waitbus.settings import Settings
 
-UNWELL = 1
 
 _DESCRIPTION = """\
 Say whether the bus works: whether a hub is running and for how long, how large
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         out_json({"healthy": not problems, "hub": hub, "store": store, "problems": problems})
     else:
         _print(hub, store)
-    return UNWELL if problems else 0
+    return FAILURE if problems else OK
 
 
 def store_state(settings: Settings) -> dict[str, Any]:

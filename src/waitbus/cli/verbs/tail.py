@@ -8,6 +8,7 @@ import select
 import stat
 import time
 
+from waitbus.cli.exitcodes import OK, TIMED_OUT
 from waitbus.cli.flags import add_filters, add_since, count, duration, filters_of
 from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
@@ -18,7 +19,6 @@ from waitbus.ui.patience import OutputLate, Until, outlet
 from waitbus.ui.streams import OutputLost
 
 ONLY_PRINTS = True  # what is printed is all it is for
-TIMED_OUT = 124
 _POLL_MAX_SEC = 86_400.0
 
 _DESCRIPTION = """\
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         with Until(stdout, deadline):
             return _print(args, deadline)
     except OutputLate:
-        return TIMED_OUT if args.count else 0
+        return TIMED_OUT if args.count else OK
 
 
 def _print(args: argparse.Namespace, deadline: float | None) -> int:
@@ -79,12 +79,12 @@ def _print(args: argparse.Namespace, deadline: float | None) -> int:
                     show(event.as_frame())
                     seen += 1
                     if seen == args.count:
-                        return 0
+                        return OK
             if items:
                 flush()
             else:
                 _sleep(events, pipe, deadline)
-    return TIMED_OUT if args.count else 0
+    return TIMED_OUT if args.count else OK
 
 
 def _reader_of_ours() -> int | None:

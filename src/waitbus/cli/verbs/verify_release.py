@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from waitbus.cli.exitcodes import OF_VERIFICATION
 from waitbus.ui.checks import show
 from waitbus.ui.output import note, out, out_json, safe
 from waitbus.verify import artifact, signatures
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         return _verify(args)
     except Unusable as error:
         note(str(error))
-        return error.code
+        return OF_VERIFICATION[error.reason]
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -82,10 +83,12 @@ def _verify(args: argparse.Namespace) -> int:
         report.unchecked("signatures", "not asked for", "leave --no-signatures out", asked=False)
     else:
         signatures.check(found, report, tools=args.signature or (), bundle=args.bundle, announce=note)
+    code = OF_VERIFICATION[report.verdict]
     if args.json:
-        out_json({"file": found.path, "version": found.version, "sha256": found.sha256, **report.as_dict()})
+        file = {"file": found.path, "version": found.version, "sha256": found.sha256}
+        out_json({**file, **report.as_dict(), "exit_code": code})
     else:
         out(f"{found.sha256}  {safe(found.path)}")
         show(report)
         out(_CLOSING[report.verdict])
-    return report.exit_code
+    return code

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from waitbus.cli.exitcodes import OF_WAIT
 from waitbus.cli.flags import (
     add_filters,
     add_since,
@@ -24,7 +25,7 @@ from waitbus.cli.flags import (
     sha,
 )
 from waitbus.client.core import CLOSE_HEARTBEAT_SEC, SubscriptionState
-from waitbus.client.rules import SETTLE_SEC, Commit, Conditions, Quiet, any_of
+from waitbus.client.rules import MATCHED, SETTLE_SEC, Commit, Conditions, Quiet, any_of
 from waitbus.client.since import since_ulid
 from waitbus.client.subscribe import Subscription
 from waitbus.client.wait import Wait
@@ -167,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
     with Subscription(stream, load(), autostart=False if args.no_autostart else None) as subscription:
         outcome = run_wait(wait, subscription, ready)
     _tell(outcome, args.print)
-    return outcome.code
+    return OF_WAIT[outcome.ending]
 
 
 def _rule(args: argparse.Namespace, scope: list[Predicate], since: str | None, now: float, unix_ns: int) -> Rule:
@@ -243,5 +244,5 @@ def _tell(outcome: Outcome, with_events: bool) -> None:
     if with_events:
         for event in outcome.events:
             out_json(event.as_frame())
-    elif outcome.code or is_terminal(sys.stderr):
+    elif outcome.ending != MATCHED or is_terminal(sys.stderr):
         note(outcome.text)
