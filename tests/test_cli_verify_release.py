@@ -196,12 +196,12 @@ class TestSums:
         ("content", "words"),
         [
             (f"{'0' * 64}  {WHEEL}\n", "should have 0000"),
-            (f"{'0' * 64}  {SDIST}\n", "stands there nowhere"),
-            (f"{'0' * 64}  {WHEEL}\n{'1' * 64}  {WHEEL}\n", "twice or more"),
-            ("no list\n", "line 1 is no checksum"),
-            ("\xff", "is no checksum"),
-            ("0" * 1000, "is no checksum"),
-            ("", "nowhere"),
+            (f"{'0' * 64}  {SDIST}\n", "the list has no checksum for"),
+            (f"{'0' * 64}  {WHEEL}\n{'1' * 64}  {WHEEL}\n", "more than one checksum"),
+            ("no list\n", "line 1 is not a checksum"),
+            ("\xff", "is not a checksum"),
+            ("0" * 1000, "is not a checksum"),
+            ("", "no checksum"),
         ],
     )
     def test_a_list_that_does_not(self, wheel: Path, verify: Verify, tmp_path: Path, content: str, words: str) -> None:

@@ -1,11 +1,11 @@
-r"""A command that runs under us as a shell's job: it ends, stops and goes on with us, and signals to us reach it.
+r"""Runs a command as a shell runs a job: it ends, stops and continues together with this process.
 
-The rule: a signal that would end us by default is never lost on us alone. It is passed on to the command, or it ends
-the command with us; with no command running it raises `Ended`. One that we were started to ignore (``nohup``) stays
-ignored, for the command too.
+Signals that would end this process by default are handled. Such a signal is passed on to the command, or it ends both.
+If no command runs, it raises `Ended`. A signal that this process was started to ignore (``nohup``) stays ignored, also
+in the command.
 
-Where the command shares our process group, the terminal's keys reach it without us. In a group of its own it has none
-of the terminal: Ctrl-C, Ctrl-Z and Ctrl-\ reach us, and we hand them on.
+If the command is in our process group, the terminal sends its keys to both. If it has a group of its own, only we get
+Ctrl-C, Ctrl-Z and Ctrl-\, and pass them on.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Any, Self
 
-# How long a command may take to end when asked to, before it is killed.
+# How long a command may take to end after a signal, before it is killed.
 GRACE_SEC = 5.0
 _LOOK_AGAIN_SEC = 0.02
 _TYPED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
-# What does not end a process by default.
+# Signals that by default do not end a process.
 _HARMLESS = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGINFO", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGSTOP"}
 if sys.platform == "darwin":
     _HARMLESS.add("SIGIO")
 _OUT_OF_REACH = {"SIGKILL"}
-# Faults of the process itself: a handler in Python would return to the very instruction that failed.
+# Faults of the process itself: a handler in Python would return to the instruction that failed.
 _FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
-# Python ignores these from its start: a write that fails has to stay an error of ours.
+# Python ignores these from its start, so that a failed write is an error instead of the end of the process.
 _PYTHONS = {"SIGPIPE", "SIGXFSZ"}
 
 
 class Ended(BaseException):
-    """A signal asked this process to end. `number` is the signal's."""
+    """A signal asked this process to end. `number` is the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -48,18 +48,18 @@ class Ended(BaseException):
 
 
 def ending_signals() -> list[int]:
-    """The signals that end a process by default and can be handled, real-time ones included."""
+    """Return the signals that end a process by default and can be handled, including the real-time ones."""
     names = _HARMLESS | _OUT_OF_REACH | _FAULTS | _PYTHONS
     others = {getattr(signal, name) for name in names if hasattr(signal, name)}
     return sorted(number for number in signal.valid_signals() if number not in others)
 
 
 class Job:
-    """One command at a time. While entered, signals are handled as this file's rule says.
+    """Runs one command at a time. As a context manager it handles signals as described above.
 
-    `own_group`: the command leads a process group, which is ended as a whole. Signals in `ends_us` raise `Ended` even
-    while a command runs; any other is passed on to it. `on_starved` is called when a command in a group of its own is
-    stopped because it asked for the terminal.
+    `own_group` gives the command a process group of its own, which is ended as a whole. Signals in `ends_us` raise
+    `Ended` even while a command runs; all others are passed on to it. `on_starved` is called when a command in a group
+    of its own is stopped because it wants to use the terminal.
     """
 
     def __init__(
@@ -82,18 +82,18 @@ class Job:
         for fd in (self._wake, self._woken):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
-        self.handle(signal.SIGCHLD, lambda: None)  # only to be woken
+        self.handle(signal.SIGCHLD, lambda: None)  # wakes up `sleep`
         handlers = dict.fromkeys(ending_signals(), self._on_signal)
         handlers[signal.SIGTSTP] = self._on_stop
         if self._own_group:
             handlers[signal.SIGWINCH] = self._on_resized
         for number, handler in handlers.items():
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: not Python's to give back
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: Python could not restore this handler
                 self._old[number] = signal.signal(number, handler)
         return self
 
     def handle(self, number: int, action: Callable[[], object]) -> None:
-        """Have a signal call `action`, until the job is left."""
+        """Call `action` on a signal, until this context manager exits."""
         self._old.setdefault(number, signal.signal(number, lambda _number, _frame: action()))
 
     def __exit__(
@@ -109,11 +109,11 @@ class Job:
             os.close(self._wake)
             os.close(self._woken)
 
-    # --- its life ----------------------------------------------------------------------------------------------------
+    # --- the command -------------------------------------------------------------------------------------------------
 
     def start(self, argv: Sequence[str], environ: Mapping[bytes, bytes], actions: process.Actions = ()) -> None:
         """Start a command. Raises `process.CannotRun`."""
-        # Nothing may come between the start and our knowing of it.
+        # No signal handler may run between the start of the command and the assignment of its pid.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._old)
         try:
             self.pid = process.start(argv, environ, own_group=self._own_group, actions=actions, mask=mask)
@@ -121,7 +121,7 @@ class Job:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def poll(self) -> int | None:
-        """The wait status when the command has ended."""
+        """Return the wait status if the command has ended, else None."""
         if not self.pid:
             return None
         pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
@@ -130,17 +130,20 @@ class Job:
         if os.WIFSTOPPED(status):
             self._on_command_stopped(os.WSTOPSIG(status))
             return None
-        self.pid = 0  # from here on the number may be another process's
+        self.pid = 0  # from now on the kernel may reuse the pid
         return status
 
     def wait(self) -> int:
-        """Block until the command has ended; its wait status."""
+        """Block until the command has ended. Returns its wait status."""
         while (status := self.poll()) is None:
             self.sleep()
         return status
 
     def sleep(self, fds: Iterable[int] = (), until: float | None = None) -> list[int]:
-        """Block until a signal came, one of `fds` can be read, or `until` (of ``time.monotonic()``): which can be."""
+        """Block until a signal arrives, one of `fds` is readable, or the time is `until` (of ``time.monotonic()``).
+
+        Returns those of `fds` that are readable.
+        """
         poll = select.poll()
         for fd in (self._wake, *fds):
             if fd >= 0:
@@ -152,17 +155,18 @@ class Job:
         return ready
 
     def end(self) -> None:
-        """End the command, if one runs, with all of its group. Raises `Ended` when we were asked to end meanwhile."""
+        """End the command, if one runs, with its whole group. Raises `Ended` if a signal arrived in the meantime."""
         self._end(signal.SIGTERM)
         if self._asked:
             raise Ended(self._asked)
 
     def _end(self, number: int) -> None:
-        """By signal `number`, and what is left after the grace, or when asked a second time, by SIGKILL."""
+        """Send signal `number`, then SIGKILL to what still runs after `GRACE_SEC` or after a second signal to us."""
         pid = self.pid
         if not pid:
             return
-        # A key reaches a command that shares the terminal by itself, again and again; how long it takes is its affair.
+        # The terminal itself sends its keys to a command that shares our group, every time. It may take as long as it
+        # likes to end.
         shared = not self._own_group and number in _TYPED
         self._ending = True
         try:
@@ -173,7 +177,7 @@ class Job:
             while self.poll() is None and self._patient(deadline, shared):
                 self.sleep((), deadline)
             while self._send(pid, 0) and _is_alive(pid) and self._patient(deadline, shared):
-                self.sleep((), time.monotonic() + _LOOK_AGAIN_SEC)  # nobody tells when a group is empty
+                self.sleep((), time.monotonic() + _LOOK_AGAIN_SEC)  # the kernel does not report an empty group
             self._send(pid, signal.SIGKILL)
             if self.pid:
                 self.wait()
@@ -193,7 +197,7 @@ class Job:
             self._send(self.pid, number)
 
     def _send(self, pid: int, number: int) -> bool:
-        """Whether there was anybody to send it to. A lone command that was waited for is nobody any more."""
+        """Send a signal to the group or the command. Returns whether it still existed."""
         try:
             if self._own_group:
                 os.killpg(pid, number)
@@ -219,23 +223,23 @@ class Job:
         self.send(number)
 
     def _is_typed(self, number: int) -> bool:
-        """Whether the command got it without us, from the terminal."""
+        """Whether the terminal has sent this signal to the command as well."""
         return not self._own_group and number in _TYPED and in_foreground()
 
     def _on_stop(self, number: int, _frame: FrameType | None) -> None:
         if not self._is_typed(number):
             self.send(number)
             self._stop()
-            self.send(signal.SIGCONT)  # also where we did not stop
+            self.send(signal.SIGCONT)  # even if this process did not stop
         elif not self.pid:
             self._stop()
-        # Else the command has got it, too: whether it stops decides whether we do.
+        # Otherwise the command got the signal too, and this process stops if the command does.
 
     def _stop(self) -> None:
-        """Stop as we would without a handler: not at all, where there is no shell to continue us."""
+        """Stop as this process would without a handler. The kernel does not stop it if no shell could continue it."""
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         try:
-            signal.raise_signal(signal.SIGTSTP)  # here we stand still
+            signal.raise_signal(signal.SIGTSTP)  # returns after SIGCONT
         finally:
             signal.signal(signal.SIGTSTP, handler)
 
@@ -243,12 +247,12 @@ class Job:
         if self._own_group:
             if number in (signal.SIGTTIN, signal.SIGTTOU) and self._on_starved is not None:
                 self._on_starved()
-        elif in_foreground():  # by Ctrl-Z, or by itself as an editor does: the shell must learn of it from us
+        elif in_foreground():  # by Ctrl-Z, or by itself like an editor: the shell only notices if we stop as well
             self._stop()
 
 
 def in_foreground() -> bool:
-    """Whether we are what runs in the foreground of a terminal, so that its keys reach our group."""
+    """Whether our process group is in the foreground of a terminal, so that the terminal's keys reach it."""
     try:
         fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -262,16 +266,16 @@ def in_foreground() -> bool:
 
 
 def _is_alive(group: int) -> bool:
-    """Whether a process group holds anybody but the dead whom nobody has waited for yet, as in many containers."""
+    """Whether a process group has a member that is not a zombie. In many containers nobody reaps orphaned zombies."""
     try:
         pids = [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:  # macOS: signals do not count the dead
+    except OSError:  # macOS, where signals do not reach zombies
         return True
     for pid in pids:
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 state, _parent, its_group = file.read().rpartition(b")")[2].split()[:3]
-        except (OSError, ValueError):  # gone meanwhile
+        except (OSError, ValueError):  # the process has just ended
             continue
         if int(its_group) == group and state not in b"ZX":
             return True

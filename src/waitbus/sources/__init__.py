@@ -1,1 +1,1 @@
-"""What sees the outside world and tells the bus: one file or folder per source, none importing another."""
+"""Sources: they observe something outside and emit events. None imports another."""

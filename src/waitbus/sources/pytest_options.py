@@ -1,7 +1,7 @@
-"""``--waitbus`` and the ini key ``waitbus``, apart from what they turn on.
+"""The option ``--waitbus`` and the ini key ``waitbus``, in a plugin of their own.
 
-``-p no:waitbus`` blocks the entry point of that name. A project or a shell that asks for waitbus all the same, in its
-ini file or in ``PYTEST_ADDOPTS``, must not end in an unknown option: so these have an entry point of their own.
+``-p no:waitbus`` blocks the entry point of that name. The ini file or ``PYTEST_ADDOPTS`` may still ask for waitbus, and
+that must not be an unknown option. So the options have another entry point.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NAME = "waitbus-options"  # the entry point's name in pyproject.toml
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The two ways to turn it on besides `-p waitbus.pytest`."""
+    """Add the option and the ini key, which turn the plugin on as `-p waitbus.pytest` does."""
     parser.getgroup("waitbus").addoption(
         "--waitbus",
         action="store_true",

@@ -1,6 +1,7 @@
-"""The pytest source's switch: every pytest where waitbus is installed loads this file, so it imports next to nothing.
+"""The switch of the pytest source. Every pytest run where waitbus is installed loads this file, so it imports little.
 
-Off until ``--waitbus``, the ini key ``waitbus = true`` or ``-p waitbus.pytest``; then `pytest_session` tells.
+It is off unless ``--waitbus``, the ini key ``waitbus = true`` or ``-p waitbus.pytest`` turns it on. Then it loads
+`pytest_session`, which emits the events.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _SWITCH = "waitbus-switch"
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
-    """The first hook of any plugin: what follows may fail already, and is to be told then."""
+    """Register the switch in the first hook of all, because every later step may fail and must be reported."""
     if not pluginmanager.has_plugin(pytest_options.NAME):
         pluginmanager.register(pytest_options, pytest_options.NAME)
     config = pluginmanager.get_plugin("pytestconfig")
@@ -30,36 +31,36 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def turn_on(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Let this run speak, whatever its options say; but not with `-p no:waitbus`."""
+    """Turn the plugin on for this run, whatever its options say, unless `-p no:waitbus` blocks it."""
     switch = pluginmanager.get_plugin(_SWITCH)
     if switch is not None:
         switch.named = True
 
 
 class Switch:
-    """One pytest's: makes its reporter as soon as it is asked for, and lets it have the last word."""
+    """Creates the reporter of one run as soon as it is turned on, and calls its `end` when pytest ends."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.named = False
         self._config = config
         self._configured = False
-        # As pytest was started, before a conftest points HOME elsewhere: the bus is the user's.
+        # Copied before a conftest can change HOME, so that events go to the user's bus.
         self._environ = dict(os.environ)
         self._reporter: SessionReporter | None = None
         self._trouble: Exception | None = None
-        # Called whatever pytest ends by: a wrong option, a broken conftest, a hook that raises.
+        # Called however pytest ends: by a wrong option, a broken conftest, a hook that raises.
         config.add_cleanup(self._last_word)
-        # Somebody may run pytest from an `except`: that error is none of this run.
+        # If pytest was called inside an `except`, that exception does not belong to this run.
         self._handled = sys.exc_info()[1]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_load_initial_conftests(self) -> None:
-        """Before the first conftest, so that no patch made at its import is in the way."""
+        """Create the reporter before a conftest is imported, which may patch what it needs."""
         self._make_reporter()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self) -> None:
-        """Now it is known whether this is a worker of xdist, and what a conftest has set."""
+        """Try again: only now is it known whether this is a worker of xdist and what a conftest has set."""
         self._configured = True
         self._make_reporter()
 
@@ -79,14 +80,14 @@ class Switch:
         config = self._config
         if config.pluginmanager.is_blocked(NAME):
             return False
-        # Before pytest has parsed all of its options, there are only those it knew so far.
+        # Before pytest has parsed all options, `known_args_namespace` holds those it knows so far.
         options = (getattr(config, "known_args_namespace", None), config.option)
         if self.named or any(getattr(found, "waitbus", False) for found in options):
             return True
         return config.pluginmanager.has_plugin(pytest_options.NAME) and bool(config.getini("waitbus"))
 
     def _is_worker(self) -> bool:
-        """With xdist only the controller speaks. A worker's configuration is marked when its options are parsed."""
+        """Whether this is a worker of xdist; only the controller reports. Parsing the options marks a worker."""
         marked = hasattr(self._config, "workerinput")
         return marked or (not self._configured and "PYTEST_XDIST_WORKER" in self._environ)
 
@@ -100,8 +101,8 @@ class Switch:
 
 
 def complain(trouble: object) -> None:
-    """The one line that this plugin ever prints."""
+    """Print the only line that this plugin ever prints."""
     try:
         sys.stderr.write(f"waitbus could not be told: {trouble}\n")
     except Exception:
-        return  # a test has closed it, or put something else in its place
+        return  # a test has closed or replaced stderr

@@ -1,8 +1,8 @@
-"""One pytest run as two events: the first failure at once, and the end with the final counts.
+"""Reports one pytest run as two events: the first failure at once, and the end with the final counts.
 
-Three rules. The run never fails and hardly waits for the bus: an error ends up as one line on stderr, and a busy store
-costs a quarter of a second. Whatever the tests patch, fake or close, this file does not trip over it. And good news is
-told last: any hook of another plugin may still raise, so success is said when pytest has nothing left to do.
+Three rules apply. The bus never makes a run fail and hardly delays it: an error becomes one line on stderr, and a busy
+store costs at most a quarter of a second. Whatever the tests patch, fake or close, this file goes on working. Success
+is reported last, when pytest has nothing left to do, because until then a hook of another plugin may raise.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
     from pluggy import Result
 
 EVENT_TYPE = "pytest_session"
-# How long the run may wait for a busy store, all in all: at its first failure, and again at its end.
+# How long the run may wait for a busy store in all: at its first failure, and at its end.
 FIRST_WAIT_S = 0.1
 LAST_WAIT_S = 0.15
-# What could not be told at once is tried again, without a wait, after a test; but not after each of a thousand.
+# An event that could not be emitted at once is tried again after a test, without waiting, but not more often than this.
 AGAIN_S = 1.0
-# A run that dies as pytest starts has shown nothing of what it was to do: here its options alone can say that it was
-# no test run. (`collectonly` and `setuponly` are what pytest's own loop goes by.)
+# Options with which pytest runs no tests. If pytest fails while it starts, only its options tell whether it was going
+# to run tests. (pytest's own loop tests `collectonly` and `setuponly`.)
 _TESTLESS = ("collectonly", "setuponly", "setupplan")
 _QUERIES = (*_TESTLESS, "showfixtures", "show_fixtures_per_test", "markers", "cacheshow", "help", "version")
 _BAD_NEWS = ("failure", "startup_failure")
 
 
 class SessionReporter:
-    """The hooks of one run. Clocks and process id are bound now, out of reach of a test that patches them."""
+    """The hooks of one run. Clocks and `getpid` are bound early, so that a test cannot patch them."""
 
     def __init__(self, config: pytest.Config, environ: Mapping[str, str]) -> None:
         self._config = config
@@ -61,8 +61,8 @@ class SessionReporter:
         self._repo = label_of(self._rootdir)
         self._began = self._now()
         self._tally = Tally(config)
-        self._is_up = False  # the session has started, whatever it is to do
-        self._has_entered = False  # and it is to run tests
+        self._is_up = False  # whether the session has started
+        self._has_entered = False  # whether it has started to collect or run tests
         self._failure_seen = False
         self._again: EventInsert | None = None
         self._again_at = 0.0
@@ -80,7 +80,7 @@ class SessionReporter:
 
     @pytest.hookimpl(tryfirst=True, hookwrapper=True)
     def pytest_sessionstart(self) -> Generator[None, Result[Any], None]:
-        """From here on pytest keeps an exit status."""
+        """Note that the session starts. From now on pytest keeps an exit status."""
         self._began = self._now()
         atexit.register(self._at_exit)
         outcome = yield
@@ -88,36 +88,37 @@ class SessionReporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        """Pytest's own run begins. `--cache-show` and its like have a session, and never come here."""
+        """Note that this is a test run. `--cache-show` and similar options have a session, but never get here."""
         self._has_entered = True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
-        """For a plugin that collects in a way of its own."""
+        """Note that this is a test run, even if another plugin has replaced the collection."""
         self._has_entered = True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """What goes wrong outside of a test."""
+        """Remember an error outside of a test."""
         self._crash = self._crash or reason_of_error(excinfo.value)
 
-    # What becomes of the tests. Wrappers: after the terminal reporter has counted, whatever another plugin raises.
+    # The results of tests. These hooks are wrappers, so that they run after the terminal reporter has counted, and even
+    # if another plugin raises.
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> Generator[None, None, None]:
-        """A module that cannot be imported is an error like any other."""
+        """Count a collection report: a module that cannot be imported is an error."""
         yield
         self._take(report)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
-        """Set-up, call and teardown of every test; with xdist, as its workers report them."""
+        """Count the set-up, call and teardown of every test; with xdist, as its workers report them."""
         yield
         self._take(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logfinish(self) -> None:
-        """The test's patches are undone: what could not be told from inside it may be told now."""
+        """Try again to emit what could not be emitted during the test, now that its patches are undone."""
         if self._again is not None and elapsed() >= self._again_at:
             self._again_at = elapsed() + AGAIN_S
             if self._tell(self._again, 0.0):
@@ -140,13 +141,13 @@ class SessionReporter:
 
     @pytest.hookimpl(tryfirst=True, hookwrapper=True)
     def pytest_unconfigure(self) -> Generator[None, None, None]:
-        """Bad news cannot become good any more, and another plugin may end the process in this hook."""
+        """Report a failure now: it cannot become a success any more, and a plugin may end the process in this hook."""
         if sys.exc_info()[1] is None and self._is_bad_already():
             self.end(None)
         yield
 
     def end(self, error: BaseException | None) -> None:
-        """The last word, once; `error` is what pytest is being left by."""
+        """Emit the end of the run, once. `error` is the exception that pytest ends with, if any."""
         if self._is_over or self._getpid() != self._pid:
             return
         try:
@@ -161,7 +162,7 @@ class SessionReporter:
         except Exception as error:
             self._note(error)
             told = False
-        # An interrupt leaves it undone: then it is tried once more as Python exits.
+        # After an interrupt above, this is not reached, and the event is tried once more when Python exits.
         self._is_over = True
         atexit.unregister(self._at_exit)
         if not told:
@@ -171,13 +172,13 @@ class SessionReporter:
         try:
             return self._verdict(None)[1] in _BAD_NEWS
         except Exception:
-            return False  # said at the end, as what it is
+            return False  # `end` reports the error
 
     def _at_exit(self) -> None:
         self.end(getattr(sys, "last_value", None) or RuntimeError("pytest did not come to its end"))
 
     def _verdict(self, error: BaseException | None) -> tuple[int, str]:
-        """Exit status and conclusion; no conclusion where no test was to be run."""
+        """Return exit status and conclusion. The conclusion is empty if pytest was not going to run tests."""
         session = self._config.pluginmanager.get_plugin("session")
         status = as_exit_status(session.exitstatus) if session is not None else 0
         if error is not None:
@@ -224,7 +225,7 @@ class SessionReporter:
         )
 
     def _tell(self, event: EventInsert, timeout: float) -> bool:
-        """False when it could not be told. A fork of the run, which runs on, has nothing to say."""
+        """Emit an event and return whether that worked. A forked child does nothing: the run goes on in its parent."""
         if self._getpid() != self._pid:
             return True
         if self._voice is None:
@@ -233,7 +234,7 @@ class SessionReporter:
             self._voice.tell(event, timeout)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # what a test has patched may end it by `pytest.fail`, which is no Exception
+        except BaseException as error:  # a function that a test patched may call `pytest.fail`: not an Exception
             self._note(error)
             return False
         return True

@@ -1,4 +1,4 @@
-"""What became of the tests of one run: counted as pytest counts them, and put into GitHub's words. No I/O, no clock."""
+"""Counts the results of one run as pytest does, and translates them into GitHub's conclusions. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _BY_STATUS = {0: "success", 2: "cancelled", 4: "startup_failure", 5: "neutral", 
 
 
 class Tally:
-    """What became of the tests so far.
+    """The results of the tests so far.
 
-    The numbers are those of the terminal reporter: it makes pytest's last line of them, and other plugins may have
-    had their say. Without one (`-p no:terminal`) pytest is asked the same question about each report.
+    The counts are those of the terminal reporter, from which pytest's last line is made and which other plugins may
+    have changed. Without a terminal reporter (`-p no:terminal`) each report is counted here by pytest's own hook.
     """
 
     __slots__ = ("_config", "_own", "bad", "first_reason", "nodeids_failed", "ran")
@@ -40,12 +40,12 @@ class Tally:
         self._config = config
         self._own = dict.fromkeys(_CATEGORIES.values(), 0)
         self.bad = 0  # reports of a failure or an error
-        self.ran = False  # whether any test was reported on
+        self.ran = False  # whether there was a report of any test
         self.nodeids_failed: list[str] = []
         self.first_reason = ""
 
     def take(self, report: pytest.TestReport | pytest.CollectReport) -> bool:
-        """Take one report in. True when it is a failure or an error, as pytest's own exit status sees it."""
+        """Count one report. Returns whether it is a failure or an error, as pytest's own exit status counts them."""
         collecting = isinstance(report, pytest.CollectReport)
         self.ran = self.ran or not collecting
         if self._stats() is None:
@@ -62,7 +62,7 @@ class Tally:
         return True
 
     def counts(self) -> dict[str, int]:
-        """How many `failed`, `errors`, `passed`, `skipped`, `xfailed`, `xpassed`."""
+        """Return the numbers of `failed`, `errors`, `passed`, `skipped`, `xfailed` and `xpassed`."""
         stats = self._stats()
         if stats is None:
             return {name: self._own[category] for name, category in _CATEGORIES.items()}
@@ -81,22 +81,22 @@ class Tally:
         status = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
         if status:
             return str(status[0])
-        # Nobody answers for a call but the terminal reporter itself.
+        # No hook has answered: for an ordinary call only the terminal reporter does.
         return "error" if report.failed and report.when in ("setup", "teardown") else str(report.outcome)
 
 
 def words_of(counts: dict[str, int]) -> str:
-    """As in pytest's last line: "1 failed, 3 passed"."""
-    said = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
-    return said.replace("1 errors", "1 error") if counts["errors"] == 1 else said or "no tests ran"
+    """Write the counts as in pytest's last line: "1 failed, 3 passed"."""
+    words = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+    return words.replace("1 errors", "1 error") if counts["errors"] == 1 else words or "no tests ran"
 
 
 def conclusion_of(exit_status: int, *, bad: bool, ran: bool) -> str:
-    """GitHub's word for the end of a run with this exit status.
+    """Return GitHub's conclusion for a run with this exit status.
 
-    A run that failed and was then interrupted has failed; one interrupted before that (exit 2, 130) is cancelled. A
-    wrong argument (4) is met before any test. Where no test ran there is no success, whatever the status says.
-    Any other status but zero is a failure: an internal error (3), a plugin's.
+    A run that was interrupted (2, 130) is `cancelled`, but if a test had failed before, it is `failure`. A usage error
+    (4) is `startup_failure` if no test ran. A run without tests is never a success. Any other status than 0, of an
+    internal error (3) or of a plugin, is `failure`.
     """
     conclusion = _BY_STATUS.get(exit_status, "failure")
     if bad or (ran and conclusion == "startup_failure"):
@@ -105,7 +105,7 @@ def conclusion_of(exit_status: int, *, bad: bool, ran: bool) -> str:
 
 
 def exit_status_of(error: BaseException) -> int:
-    """What pytest, as a process, ends with when it is left by this error."""
+    """Return the exit status of a pytest process that ends with this exception."""
     if isinstance(error, pytest.UsageError) or type(error).__name__ == "ConftestImportFailure":
         return int(pytest.ExitCode.USAGE_ERROR)
     if isinstance(error, KeyboardInterrupt):
@@ -114,21 +114,21 @@ def exit_status_of(error: BaseException) -> int:
 
 
 def as_exit_status(code: object) -> int:
-    """What a process ends with when `code` is handed to ``sys.exit``."""
+    """Return the exit status of a process that calls ``sys.exit(code)``."""
     return int(code) if isinstance(code, int) else 0 if code is None else 1
 
 
 def reason_of_error(error: BaseException) -> str:
-    """One line about what pytest was left by: of a usage error what is wrong, not the usage."""
-    said = str(error)
+    """Return one line about the exception that pytest ends with. Of a usage error this is the error, not the usage."""
+    text = str(error)
     if isinstance(error, pytest.UsageError):
-        said = next((line for line in said.splitlines() if ": error: " in line), said).rpartition(": error: ")[2]
+        text = next((line for line in text.splitlines() if ": error: " in line), text).rpartition(": error: ")[2]
     name = type(error).__name__
-    return one_line(f"{name}: {said}" if said else name)
+    return one_line(f"{name}: {text}" if text else name)
 
 
 def reason_of(longrepr: object) -> str:
-    """The line of a failure's report that says why: the exception's first, else the last of the text."""
+    """Return the line that explains a failure: the first of the exception's message, else the last of the report."""
     crash = getattr(longrepr, "reprcrash", None)
     if crash is not None:
         return one_line(str(crash.message).strip().partition("\n")[0])
@@ -137,12 +137,12 @@ def reason_of(longrepr: object) -> str:
 
 
 def clean(text: str, limit: int) -> str:
-    """`text` as the store takes it: no control characters, no lone surrogates, at most `limit` characters."""
+    """Make `text` fit for the store: no control characters, no lone surrogates, at most `limit` characters."""
     text = "".join(char if char.isprintable() else "?" for char in text[: limit + 1])
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def label_of(rootdir: str) -> str:
-    """The last part of the root directory, as a repository's name may be written: a filter can name it."""
+    """Return the last part of the root directory as a valid repository name, so that a filter can name it."""
     name = os.path.basename(rootdir)[:100]
     return "".join(char if char in _LABEL_CHARS else "-" for char in name) or "local"

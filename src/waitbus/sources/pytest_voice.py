@@ -1,4 +1,4 @@
-"""How a pytest run reaches the bus, from inside a process whose tests may patch, fake or close anything."""
+"""Emits the events of a pytest run, inside a process whose tests may patch, fake or close anything."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Voice:
-    """Settings read and modules imported before the first test. Raises whatever goes wrong; its owner catches."""
+    """Reads the settings and imports everything before the first test. Its methods may raise any exception."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._settings = load(environ)
@@ -30,9 +30,9 @@ class Voice:
             clock.close()
 
     def tell(self, event: EventInsert, timeout: float) -> None:
-        """Commit, waiting at most `timeout` seconds for a busy store, and ring.
+        """Commit an event and ring. Waits at most `timeout` seconds for a busy store.
 
-        Opened anew each time: there is no descriptor for a test to close, count or fork.
+        The store is opened each time, so that between events there is no descriptor for a test to close or count.
         """
         appender = Appender(self._settings, timeout=timeout)
         try:
@@ -50,4 +50,4 @@ class Voice:
         except KeyboardInterrupt:
             raise
         except BaseException:
-            return  # a test has patched the sockets, maybe by `pytest.fail`: the hub finds the event within a second
+            return  # a test has patched the sockets. The hub finds the event within a second

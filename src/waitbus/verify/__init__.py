@@ -1,5 +1,5 @@
-"""What a published file of waitbus must be, and whether the one at hand is: bytes in, findings out.
+"""Verifies files of a waitbus release, installations and plugins: bytes in, findings out.
 
-Nothing here is loaded by a verb that waits or tells. No network: what only a signature can say is handed to the tools
-that know signatures, and what was not looked at is never called good.
+No verb that waits or emits loads this. Nothing here uses the network: signatures are checked by external tools, and
+what was not checked is never reported as good.
 """

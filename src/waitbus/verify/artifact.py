@@ -1,4 +1,4 @@
-"""One file of a release: its bytes, read once, and what its name says of them."""
+"""One file of a release: its bytes, which are read once, and what its name claims about them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from waitbus.verify.report import Report
 
-MAX_BYTES = 8 << 20  # tenfold what a release needs
+MAX_BYTES = 8 << 20  # ten times what a release needs
 
 
 class Artifact:
-    """A file that claims to be of a release of waitbus: path, name, SHA-256 in hex, and the version it should be.
+    """A file that claims to be part of a waitbus release: its path, name, SHA-256 in hex, and expected version.
 
-    `version` is the one asked for, for a file whose name says none. Raises `Unusable` when the file is not there, is
-    too large, or has no name that a file of a release has.
+    `version` is the version that the user asked for; it is needed if the file's name has none. Raises `Unusable` if
+    the file is missing or too large, or its name is not one of a release.
     """
 
     def __init__(self, path: str, version: str | None = None) -> None:
@@ -35,7 +35,7 @@ class Artifact:
         self.version = named or version or ""
 
     def check_name(self, report: Report) -> None:
-        """Say which version it is, and whether that is the one asked for."""
+        """Report which version the name claims, and whether that is the one asked for."""
         if not self.version:
             report.unchecked("name", "it says no version", "give --version", asked=False)
             return
@@ -44,7 +44,7 @@ class Artifact:
         report.conclude("name", faults, f"of {statements.PROJECT} {self.version}, it says")
 
     def check_sums(self, path: str, report: Report) -> None:
-        """Check the file's hash against a SHA256SUMS. Raises `Unusable` when that cannot be read."""
+        """Check the file's hash against a SHA256SUMS file. Raises `Unusable` if that cannot be read."""
         faults = list(statements.sums_faults(read_file(path, statements.MAX_BYTES), self.name, self.sha256))
         report.conclude("sums", faults, f"{os.path.basename(path)} says {self.sha256}", proof=True)
 
@@ -57,14 +57,14 @@ class Artifact:
 
 
 def digest(path: str) -> str:
-    """The SHA-256 of a plain file, in hex. Raises `Unusable`."""
+    """Return the SHA-256 of a regular file, in hex. Raises `Unusable`."""
     return hashlib.sha256(read_file(path, MAX_BYTES)).hexdigest()
 
 
 def read_file(path: str, limit: int) -> bytes:
-    """The content of a plain file of at most `limit` bytes. Raises `Unusable`."""
+    """Return the content of a regular file of at most `limit` bytes. Raises `Unusable`."""
     try:
-        # A FIFO must not hold us up: it is opened without waiting, and refused.
+        # Opened without blocking, so that a FIFO cannot hang this process. It is refused below.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise Unusable(NO_INPUT, f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
@@ -76,5 +76,5 @@ def read_file(path: str, limit: int) -> bytes:
     finally:
         os.close(fd)
     if len(data) > limit:
-        raise Unusable(NO_DATA, f"{path} is larger than {limit >> 20} MiB, which no such file is")
+        raise Unusable(NO_DATA, f"{path} is larger than {limit >> 20} MiB, and no such file should be")
     return data

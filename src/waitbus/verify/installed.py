@@ -1,7 +1,7 @@
-"""An installation against its RECORD: what was changed, what is missing, what was added since an installer wrote it.
+"""Compares an installation with its RECORD: which files were changed, removed or added since it was installed.
 
-It finds damage and clumsy tampering. Whoever can change these files can change this one, too, and bytecode beside a
-source is not looked into: a verdict that must hold comes from another installation, or from `verify-release`.
+This finds damage and clumsy tampering. A person who can change these files can change this one as well, and bytecode is
+not checked. For a result that can be trusted, run it from another installation or use `verify-release`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WORDS = {
 
 @dataclass
 class Integrity:
-    """What an installation has that its RECORD has not, and the other way round; paths relative to `root`."""
+    """The differences between an installation and its RECORD. Paths are relative to `root`."""
 
     root: str
     record: str
@@ -39,25 +39,25 @@ class Integrity:
     metadata: list[str] = field(default_factory=list)
 
     def faults(self) -> list[str]:
-        """Each difference in words."""
+        """Describe each difference in words."""
         found = (f"{path!r} {_WORDS[word]}" for word, paths in self.paths.items() for path in paths)
         return [*self.metadata, *found]
 
     @property
     def verdict(self) -> str:
-        """`verified`, or `failed` when anything differs."""
+        """`verified`, or `failed` if anything differs."""
         return "failed" if self.faults() else "verified"
 
 
 def record_beside(package: str, version: str) -> str | None:
-    """The RECORD of the package directory `package`, where an installer put one; None in a source tree."""
+    """Return the path of the RECORD for the package directory `package`, or None if there is none (a source tree)."""
     root, name = os.path.split(os.path.abspath(package))
     path = os.path.join(root, f"{name}-{version}.dist-info", "RECORD")
     return path if os.path.isfile(path) else None
 
 
 def check_ourselves(record_path: str, package: str, version: str) -> Integrity:
-    """Compare an installation of waitbus `version` with its RECORD, and METADATA with what waitbus asks for."""
+    """Compare an installation of waitbus `version` with its RECORD, and its METADATA with what that should say."""
     found = compare(record_path, (os.path.basename(package),))
     info = os.path.dirname(found.record)
     try:
@@ -69,9 +69,9 @@ def check_ourselves(record_path: str, package: str, version: str) -> Integrity:
 
 
 def compare(record_path: str, packages: tuple[str, ...]) -> Integrity:
-    """Compare what RECORD lists with the disk; in `packages`, and beside RECORD, nothing else may lie.
+    """Compare the files listed in RECORD with the disk. In `packages` and beside RECORD there may be no other file.
 
-    `packages` are directories relative to the one that holds `.dist-info`. Raises `Unusable` when RECORD is none.
+    `packages` are relative to the directory that holds `.dist-info`. Raises `Unusable` if RECORD cannot be read.
     """
     info, _ = os.path.split(os.path.abspath(record_path))
     root, own = os.path.dirname(info), os.path.join(os.path.basename(info), "RECORD")
@@ -84,7 +84,7 @@ def compare(record_path: str, packages: tuple[str, ...]) -> Integrity:
     result.paths["changed"] += [own] if faults else []
     listed = {os.path.normpath(row.path) for row in rows}
     for row in rows:
-        # RECORD cannot hash itself, and installers do not hash the bytecode of what they lay down.
+        # RECORD cannot hash itself, and installers do not hash the bytecode that they compile.
         unhashed = not row.algorithm and row.path != own and not _is_bytecode(row.path, listed)
         if word := "unhashed" if unhashed else _state(os.path.join(root, row.path), row):
             result.paths[word].append(row.path)
@@ -94,7 +94,7 @@ def compare(record_path: str, packages: tuple[str, ...]) -> Integrity:
 
 
 def _state(path: str, row: Row) -> str:
-    """The list of `Integrity` that a file belongs to; "" when it is as RECORD says."""
+    """Return the key in `Integrity.paths` for a file, or "" if the file is as RECORD says."""
     if row.algorithm not in ("", *record.ALGORITHMS):
         return "changed"
     digest = hashlib.new(row.algorithm) if row.algorithm else None
@@ -105,10 +105,9 @@ def _state(path: str, row: Row) -> str:
                 digest.update(chunk)
                 size += len(chunk)
     except FileNotFoundError:
-        return "" if path.endswith(".pyc") else "missing"  # bytecode comes and goes
+        return "" if path.endswith(".pyc") else "missing"  # bytecode may be deleted at any time
     except OSError:
         return "changed"
-    # The same text as in RECORD, from a digest that was made in pieces.
     same = digest is None or (record.encoded(digest.digest()) == row.digest and row.size in (None, size))
     return "" if same else "changed"
 
@@ -123,7 +122,7 @@ def _foreign(root: str, directory: str, listed: set[str]) -> Iterator[str]:
 
 
 def _is_bytecode(path: str, listed: set[str]) -> bool:
-    """Whether `path` is what Python makes of a listed source: ``__pycache__/NAME.TAG.pyc`` beside ``NAME.py``."""
+    """Whether `path` is the bytecode of a listed source: ``__pycache__/NAME.TAG.pyc`` beside ``NAME.py``."""
     folder, name = os.path.split(path)
     parent, cache = os.path.split(folder)
     stem = name.partition(".")[0]

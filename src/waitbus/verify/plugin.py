@@ -1,4 +1,4 @@
-"""An installed plugin: its files against its RECORD, its RECORD against the wheel, the wheel against its publisher.
+"""Verifies an installed plugin: its files by its RECORD, its RECORD by the wheel, the wheel by its publisher.
 
 The plugin is found by its entry point and never imported.
 """
@@ -26,7 +26,7 @@ _MAX_WHEEL = 256 << 20
 _MAX_ENTRIES = 5000
 _UNDER_DATA = re.compile(r"^[^/]+\.data/(?:purelib|platlib)/")
 _DATA = re.compile(r"[^/]+\.data/")
-# What an installer adds: its notes and bytecode.
+# Files that an installer adds: its own metadata, and bytecode.
 _INSTALLERS = re.compile(
     r"^[^/]+\.dist-info/(?:INSTALLER|REQUESTED|direct_url\.json|uv_\w+\.json)$|/__pycache__/[^/]+\.pyc$"
 )
@@ -35,7 +35,7 @@ _INSTALLERS = re.compile(
 def check(
     name: str, report: Report, *, wheel: str | None, repository: str | None, announce: Callable[[str], object]
 ) -> str:
-    """Check the plugin that offers the source `name`, and give its version. Raises `Unusable` when there is none."""
+    """Check the plugin that offers the source `name`. Returns its name and version. Raises `Unusable` if none does."""
     distribution = _distribution_of(name)
     rows = _check_installed(distribution, report)
     tool = signatures.find_tool("pypi-attestations")
@@ -74,7 +74,7 @@ def _distribution_of(name: str) -> Distribution:
 
 
 def _check_installed(distribution: Distribution, report: Report) -> dict[str, record.Row] | None:
-    """Compare the installed files with RECORD, and give its rows; None where there is nothing to compare."""
+    """Compare the installed files with RECORD. Returns the rows of RECORD, or None if there is no RECORD."""
     files = distribution.files or ()
     paths = [str(file.locate()) for file in files if file.name == "RECORD"]
     if not paths or not os.path.isfile(paths[0]):
@@ -87,7 +87,7 @@ def _check_installed(distribution: Distribution, report: Report) -> dict[str, re
 
 
 def _wheel_faults(path: str, rows: dict[str, record.Row]) -> Iterator[str]:
-    """Where a wheel's own RECORD names a file otherwise than the installation does."""
+    """Yield each difference between the RECORD in a wheel and the rows of an installation's RECORD."""
     wanted, faults = record.parse(_record_of(path))
     yield from faults
     named = {_UNDER_DATA.sub("", row.path): row for row in wanted}

@@ -1,4 +1,4 @@
-"""RECORD: the list of a wheel's files, each with its hash and size, as the binary distribution format has it."""
+"""RECORD, a wheel's list of files with their hashes and sizes, as the binary distribution format defines it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import base64
 import csv
 from typing import NamedTuple
 
-# What an installer may have used; a wheel of ours has sha256 alone.
+# The algorithms that an installer may use. Our own wheels only use sha256.
 ALGORITHMS = ("sha256", "sha384", "sha512")
 MAX_BYTES = 2 << 20
 
 
 class Row(NamedTuple):
-    """One line: a path with ``/``, the hash's algorithm and its text ("" for none), the size in bytes or None."""
+    """One line: a path with ``/``, the algorithm and text of its hash ("" if there is none), and its size in bytes."""
 
     path: str
     algorithm: str
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 def parse(data: bytes) -> tuple[list[Row], list[str]]:
-    """The rows of a RECORD, and what is wrong with its lines."""
+    """Parse a RECORD. Returns its rows, and a message for each invalid line."""
     rows: dict[str, Row] = {}
     faults: list[str] = []
     if len(data) > MAX_BYTES:
@@ -33,7 +33,7 @@ def parse(data: bytes) -> tuple[list[Row], list[str]]:
     for number, line in enumerate(lines, 1):
         row = _row(line)
         if row is None:
-            faults.append(f"line {number} of RECORD is none: a path, a hash and a size are needed")
+            faults.append(f"line {number} of RECORD is invalid: a path, a hash and a size are needed")
         elif row.path in rows:
             faults.append(f"RECORD names {row.path!r} twice")
         else:
@@ -53,5 +53,5 @@ def _row(line: list[str]) -> Row | None:
 
 
 def encoded(digest: bytes) -> str:
-    """A digest as RECORD writes it: base64 with ``-`` and ``_``, without padding."""
+    """Encode a digest as RECORD does: base64 with ``-`` and ``_``, without padding."""
     return base64.urlsafe_b64encode(digest).decode("ascii").rstrip("=")

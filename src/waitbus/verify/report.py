@@ -1,7 +1,7 @@
-"""Findings, and the verdict they come to.
+"""Findings of a verification, and the verdict that follows from them.
 
-A check is `ok`, `FAILED`, or `not checked` with why and how: never silence. Verified has one meaning: a check that is
-ok says whose bytes these are, none failed, and each that was asked for has been made.
+Every check is reported: as `ok`, as `FAILED`, or as `not checked` with the reason and how to check it. "Verified" means
+that at least one check proved whose bytes these are, no check failed, and every check that was asked for was made.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from waitbus.event import WaitbusError
 
-NO_DATA = "no data"  # the file is not of the kind that can be verified
-NO_INPUT = "no input"  # there is no such file, or it cannot be read
+NO_DATA = "no data"  # the file is not of a kind that can be verified
+NO_INPUT = "no input"  # the file does not exist or cannot be read
 
 OK = "ok"
 FAILED = "FAILED"
@@ -19,7 +19,7 @@ UNCHECKED = "not checked"
 
 
 class Unusable(WaitbusError):
-    """There is nothing to verify: `reason` is `NO_INPUT` or `NO_DATA`."""
+    """There is nothing that can be verified. `reason` is `NO_INPUT` or `NO_DATA`."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -30,7 +30,8 @@ class Unusable(WaitbusError):
 class Check:
     """One finding.
 
-    `asked` says whether leaving it unchecked leaves the question open; `proof`, whether an ok says whose bytes it is.
+    `asked` says whether the user asked for this check, so that the result is incomplete without it. `proof` says
+    whether passing it proves whose bytes the file holds.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Check:
 
 @dataclass
 class Report:
-    """Findings in the order in which they were made."""
+    """All findings, in the order in which they were made."""
 
     checks: list[Check] = field(default_factory=list)
 
@@ -50,12 +51,12 @@ class Report:
         self.checks.append(Check(name, UNCHECKED, f"{why}: {how}", asked))
 
     def conclude(self, name: str, faults: list[str], text: str, *, proof: bool = False) -> None:
-        """`ok` with `text` when there are no faults, else `FAILED` with the first few of them."""
+        """Add a check: `ok` with `text` if there are no faults, else `FAILED` with the first few of them."""
         self.checks.append(Check(name, FAILED if faults else OK, few(faults) if faults else text, proof=proof))
 
     @property
     def verdict(self) -> str:
-        """`verified`, `failed`, `not authenticated`, or, when one who was named did not answer, `incomplete`."""
+        """`verified`, `failed`, `not authenticated`, or `incomplete` if a check that was asked for was not made."""
         if any(check.state == FAILED for check in self.checks):
             return "failed"
         if not any(check.proof and check.state == OK for check in self.checks):
@@ -63,12 +64,12 @@ class Report:
         return "incomplete" if any(check.state == UNCHECKED and check.asked for check in self.checks) else "verified"
 
     def as_dict(self) -> dict[str, object]:
-        """The findings as JSON says them."""
-        told = [{"check": c.name, "state": c.state, "detail": c.text, "asked": c.asked} for c in self.checks]
-        return {"checks": told, "verdict": self.verdict}
+        """Return the findings for `--json`."""
+        checks = [{"check": c.name, "state": c.state, "detail": c.text, "asked": c.asked} for c in self.checks]
+        return {"checks": checks, "verdict": self.verdict}
 
 
 def few(faults: list[str], limit: int = 3) -> str:
-    """The first `limit` faults in one line, and how many more there are."""
+    """Join the first `limit` faults into one line that says how many more there are."""
     shown = "; ".join(faults[:limit])
     return f"{shown}; and {len(faults) - limit} more" if len(faults) > limit else shown

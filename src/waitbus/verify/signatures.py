@@ -1,8 +1,8 @@
-"""Signatures: handed to the tools that know them. Nothing here verifies one, and nothing here says so.
+"""Runs external tools that verify signatures. Nothing here verifies a signature itself.
 
-A command is fixed words, the file's path and the version it should be. Exit code 0 means that the tool vouches for the
-file. Any other means that it does not: it refuses the file only if it says that the signature is wrong; without a
-signature, a network or a login it could not check.
+A command consists of fixed words, the file's path and its expected version. Exit code 0 means that the tool vouches for
+the file. With any other, the check has failed only if the tool says that the signature is wrong. Otherwise the tool
+could not check it, for example without a network or a login.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PATIENCE_S = 180.0
 _TAIL_BYTES = 8192
 # They would point `gh` at another server or repository than the one that is named here.
 _DROPPED_VARIABLES = ("GH_HOST", "GH_REPO")
-# What the three say when a signature is there and is wrong; a certificate of TLS is another thing.
+# How the three tools say that a signature is wrong. Errors about TLS certificates must not match.
 _REFUSED = re.compile(
     r"verification failed|verifying with issuer|none of the expected identities|no matching CertificateIdentity"
     r"|failed to verify (?:certificate identity|signature|timestamps|log)|invalid predicate type",
@@ -59,7 +59,7 @@ _UNKNOWN_COMMAND = ("unknown command", "unknown flag", "invalid choice", "unreco
 
 
 def find_tool(name: str) -> str | None:
-    """The program of this name on PATH; entries that depend on the working directory are passed over."""
+    """Return the path of a program on PATH, or None. Relative entries of PATH are ignored."""
     for directory in os.get_exec_path():
         path = os.path.join(directory, name)
         if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):
@@ -97,7 +97,7 @@ def arguments(tool: str, path: str, version: str, bundle: str | None) -> list[st
 
 
 def pypi_arguments(path: str, repository: str) -> list[str]:
-    """What asks pypi-attestations whether PyPI's attestation for this file names this publisher."""
+    """Return the arguments with which pypi-attestations checks that PyPI's attestation names this publisher."""
     return ["verify", "pypi", "--repository", repository, path]
 
 
@@ -109,10 +109,10 @@ def check(
     bundle: str | None,
     announce: Callable[[str], object],
 ) -> None:
-    """Hand the file to `tools`, each of which must answer, or to every tool found, any of which may.
+    """Run each of `tools` on the file, or every tool that is installed if `tools` is empty.
 
-    `bundle` is a file with the build's attestation, by default the one beside the file; without any, gh asks GitHub.
-    `announce` hears each command.
+    A tool in `tools` must give an answer, or the result is incomplete. `bundle` is a file with the build's attestation
+    (default: the one beside the file). Without one, gh asks GitHub. `announce` is called with each command.
     """
     beside = artifact.path + BUNDLE
     bundle = os.path.abspath(bundle) if bundle is not None else beside if os.path.isfile(beside) else None
@@ -138,12 +138,12 @@ def _ask(tool: str, artifact: Artifact, bundle: str | None, announce: Callable[[
 
 
 def run_tool(tool: str, command: list[str], meaning: str, announce: Callable[[str], object]) -> Check:
-    """Run a command without a shell and without input, and read its answer."""
+    """Run a command, without a shell and without input, and return its answer as a check."""
     from waitbus.private import quote
 
     announce(f"running {' '.join(map(quote, command))}")
     environ = {name: value for name, value in os.environ.items() if name not in _DROPPED_VARIABLES}
-    with tempfile.TemporaryFile() as output:  # not a pipe: what the tool leaves running would keep that open
+    with tempfile.TemporaryFile() as output:  # not a pipe, which a process that the tool leaves behind would keep open
         try:
             done = subprocess.run(
                 command,

@@ -1,6 +1,6 @@
-"""What is said about a file: its own name, a list of checksums, and METADATA and entry points of an installation.
+"""Claims about files: a file's own name, a list of checksums, and an installation's METADATA and entry points.
 
-Each is read strictly and within limits, and compared with what is at hand; a doubtful one is a fault.
+Each is parsed strictly and within limits and compared with the actual file. Anything doubtful is a fault.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PROJECT = "waitbus"
 MAX_BYTES = 1 << 20
-# All that waitbus asks an installer for: a test holds it to pyproject.toml.
+# Everything that waitbus requires from an installer. A test compares it with pyproject.toml.
 NEEDS = ('mcp>=2,<3 ; extra == "mcp"',)
 
 _VERSION = r"([0-9]+(?:\.[0-9]+)*(?:(?:a|b|rc)[0-9]+)?(?:\.post[0-9]+)?(?:\.dev[0-9]+)?)"
@@ -24,13 +24,13 @@ _SUM = re.compile(r"([0-9a-f]{64}) [ *](\S.*)", re.ASCII)
 
 
 def version_in_name(name: str) -> str | None:
-    """The version that the name of a release's file says; "" when such a file's name says none, None for any other."""
+    """Return the version in the name of a release's file, "" if that name has none, and None for any other name."""
     match = _NAMED.fullmatch(name)
     return match[1] if match else "" if name in _UNNAMED else None
 
 
 def metadata_faults(metadata: bytes, entry_points: bytes, version: str) -> Iterator[str]:
-    """Where METADATA and entry_points.txt differ from what waitbus `version` asks of an installer: nothing."""
+    """Yield each difference between METADATA and entry_points.txt and what those of waitbus `version` should say."""
     from email.parser import BytesHeaderParser
 
     headers = BytesHeaderParser().parsebytes(metadata[:MAX_BYTES])
@@ -44,20 +44,20 @@ def metadata_faults(metadata: bytes, entry_points: bytes, version: str) -> Itera
 
 
 def sums_faults(data: bytes, name: str, sha256: str) -> Iterator[str]:
-    """Why a SHA256SUMS does not vouch for the file `name` with the hash `sha256` (hexadecimal)."""
+    """Yield the reasons why a SHA256SUMS does not vouch for the file `name` with the hash `sha256` (in hex)."""
     try:
         lines = data.decode("utf-8").splitlines()
     except UnicodeDecodeError:
-        yield "the list is no text"
+        yield "the list is not text"
         return
     named = []
     for number, line in enumerate(lines, 1):
         match = _SUM.fullmatch(line)
         if match is None:
-            yield f"line {number} is no checksum: 64 hexadecimal digits, two spaces and a name are needed"
+            yield f"line {number} is not a checksum: 64 hexadecimal digits, two spaces and a name are needed"
         elif match[2].removeprefix("./") == name:
             named.append(match[1])
     if len(named) != 1:
-        yield f"{name} stands there {'twice or more' if named else 'nowhere'}"
+        yield f"the list has {'more than one checksum' if named else 'no checksum'} for {name}"
     elif named[0] != sha256:
-        yield f"{name} should have {named[0]}, and has {sha256}"
+        yield f"{name} should have {named[0]}, but has {sha256}"
