@@ -38,7 +38,7 @@ build_editable = buildapi.build_editable
 
 @contextmanager
 def _dated() -> Iterator[int]:
-    """Let flit_core see the epoch, and leave the environment of whoever called the hook as it was."""
+    """Set the epoch for flit_core in the environment, and restore the caller's environment afterwards."""
     before = os.environ.get("SOURCE_DATE_EPOCH")
     epoch = source_epoch(Path())
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
@@ -50,7 +50,7 @@ def _dated() -> Iterator[int]:
 
 
 class _WheelBuilder(flit_wheel.WheelBuilder):  # type: ignore[misc] # flit_core comes without annotations
-    """flit_core's builder, plus one file."""
+    """flit_core's builder, which also adds the bill of materials."""
 
     epoch = 0
 
@@ -76,7 +76,7 @@ def build_wheel(
 
 
 def _pack(builder: flit_sdist.SdistBuilder, epoch: int, content: io.BytesIO) -> None:
-    """The sdist as bytes: sorted names, one time, no owner, two modes."""
+    """Return the sdist: sorted names, one time for all files, no owner, two modes."""
     metadata = io.StringIO()
     builder.metadata.write_metadata_file(metadata)
     made = {"PKG-INFO": metadata.getvalue(), CARRIED: f"{epoch}\n"}

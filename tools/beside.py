@@ -1,4 +1,4 @@
-"""What lies beside the wheel and the sdist of a release: bills of materials, a lock for the extra, the list of sums."""
+"""The other files of a release: bills of materials, a lock for the extra, and the list of checksums."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SUMS = "SHA256SUMS"
 
 
 def digest(path: Path) -> str:
-    """The file's SHA-256 in hex."""
+    """Return the file's SHA-256 in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def beside(wheel: Path, root: Path, epoch: int) -> dict[str, bytes]:
-    """All but the list of sums, by name, as this wheel and the lock of `root` give it."""
+    """Return these files by name, except the list of checksums, for this wheel and the lock in `root`."""
     version = wheel.name.split("-")[1]
     lock = tomllib.loads((root / LOCK).read_text(encoding="utf-8"))
-    # PEP 751; the wheel is taken from where the lock lies.
+    # PEP 751: the path of the wheel is relative to the lock.
     ours = f'wheels = [{{ path = "{wheel.name}", hashes = {{ sha256 = "{digest(wheel)}" }} }}]\n'
     pylock = (root / "packaging" / PYLOCK).read_text(encoding="utf-8")
     return {
@@ -34,5 +34,5 @@ def beside(wheel: Path, root: Path, epoch: int) -> dict[str, bytes]:
 
 
 def sums(paths: Iterable[Path]) -> bytes:
-    """SHA256SUMS of these files, as sha256sum reads it."""
+    """Return the SHA256SUMS of these files, in the format of sha256sum."""
     return "".join(f"{digest(path)}  {path.name}\n" for path in sorted(paths)).encode()

@@ -17,7 +17,7 @@ from tools.epoch import source_epoch
 
 
 def build(folder: Path) -> list[Path]:
-    """Build into the folder; return the sdist, the wheel and what lies beside them."""
+    """Build into the folder. Returns the sdist, the wheel and the other files of the release."""
     folder.mkdir(parents=True, exist_ok=True)
     epoch = source_epoch(Path(), strict=True)
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)

@@ -1,4 +1,4 @@
-"""The one time that every file of a release carries: the commit's, however the source came here."""
+"""The modification time of every file in a release: that of the commit, wherever the source comes from."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import subprocess
 from pathlib import Path
 
-# In an sdist, a file with the commit's time. The times of its files say it, too, but not every front end keeps them.
+# A file in an sdist that holds the commit's time. Not every front end keeps the times of the sdist's files.
 CARRIED = "SOURCE_DATE_EPOCH"
 
 
 def commit_time(root: Path) -> int | None:
-    """When HEAD was committed, in seconds; None where git or the repository is not there, or is not ours to ask."""
-    if not (root / ".git").exists():  # git would look further up, into a repository that is not this one
+    """Return when HEAD was committed, in seconds since the epoch, or None if git cannot tell."""
+    if not (root / ".git").exists():  # git would search the parent directories and find another repository
         return None
     command = ["git", "log", "-1", "--format=%ct"]
     try:

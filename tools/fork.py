@@ -14,7 +14,7 @@ from pathlib import Path
 HOME = "src/waitbus/__init__.py"
 _LINE = re.compile(r'^__repository__ = "([\w.-]+/[\w.-]+)"', re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[\w.-]+", re.ASCII)
-# How files say the name, each with the name as its group.
+# The forms in which files hold the name; the group is the name.
 _SAID = re.compile(
     r"--repo ([\w.-]+/[\w.-]+)"
     r'|GITHUB_REPOSITORY" = ([\w.-]+/[\w.-]+)'
@@ -27,7 +27,7 @@ _OWNERS = ".github/CODEOWNERS"
 
 
 def name_of(root: Path) -> str:
-    """The repository's name, as its one line says."""
+    """Return the repository's name, from the line that defines it."""
     found = _LINE.search((root / HOME).read_text(encoding="utf-8"))
     if found is None:
         raise LookupError(f"{HOME} has no line __repository__")
@@ -35,14 +35,14 @@ def name_of(root: Path) -> str:
 
 
 def files_of(root: Path) -> list[Path]:
-    """The tracked files, tests and binaries left out."""
+    """Return the tracked files without tests and binaries."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
     names = [name for name in listed.split("\0") if name and not name.startswith("tests/") and name != "uv.lock"]
     return [root / name for name in names if (root / name).is_file() and not (root / name).is_symlink()]
 
 
 def others(root: Path) -> dict[str, set[str]]:
-    """The files that name another repository than the one line does, each with the names that it holds."""
+    """Return the files that name another repository than the defining line, each with the names it holds."""
     name = name_of(root)
     owner = name.partition("/")[0]
     found: dict[str, set[str]] = {}
@@ -57,7 +57,7 @@ def others(root: Path) -> dict[str, set[str]]:
 
 
 def rename(root: Path, to: str) -> list[str]:
-    """Write the name `to` wherever the present one stands. Returns the files that changed."""
+    """Replace the present name by `to` everywhere. Returns the files that changed."""
     old = name_of(root)
     # Not where it is part of a path, such as …/waitbus/waitbus.db.
     whole = re.compile(rf"(?:(?<=github\.com/)|(?<![\w./-])){re.escape(old)}(?![\w-])(?!\.\w)")

@@ -1,4 +1,4 @@
-"""Under which licences the locked packages come, and whether those are allowed.
+"""Finds the licences of the locked packages and checks that they are allowed.
 
 A package that is installed says it itself. What says it in no clear word, or is for another platform or another Python,
 was looked up by a person and stands here; a package that is neither is a fault.
@@ -15,11 +15,11 @@ from typing import Any
 
 from tools import sbom
 
-# What may be offered to a user, and what may moreover be used to develop: copyleft by file, in tools never shipped.
+# Licences allowed in what users install, and further ones for development tools (file-based copyleft).
 OFFERED = {"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "PSF-2.0", "Unlicense"}
 USED = OFFERED | {"MPL-2.0"}
 
-# Other words for some of them.
+# Other names of some licences.
 _WORDS = {
     "apache 2.0": "Apache-2.0",
     "apache software license": "Apache-2.0",
@@ -30,7 +30,7 @@ _WORDS = {
 }
 _KNOWN = {**_WORDS, **{identifier.lower(): identifier for identifier in USED}}
 
-# Read in the packages themselves.
+# Licences that were looked up in the packages themselves.
 REVIEWED = {
     "async-timeout": "Apache-2.0",  # Python 3.10 and older
     "colorama": "BSD-3-Clause",  # Windows
@@ -47,7 +47,7 @@ Said = Mapping[str, list[str]]  # fields of a package's metadata, each with all 
 
 
 def spoken(name: str, said: Said | None) -> str:
-    """The licence as an SPDX expression; empty when nothing clear is said."""
+    """Return the licence as an SPDX expression, or "" if the metadata does not say it clearly."""
     if name in REVIEWED or said is None:
         return REVIEWED.get(name, "")
     if expression := said["License-Expression"]:
@@ -68,7 +68,7 @@ def allowed(expression: str, licences: set[str]) -> bool:
 
 
 def installed() -> dict[str, Said]:
-    """What this environment's packages say about themselves, by their names in a lock."""
+    """Return the metadata of the packages in this environment, by their names in a lock."""
     fields = ("License-Expression", "License", "Classifier")
     return {
         re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower(): {
@@ -79,7 +79,7 @@ def installed() -> dict[str, Said]:
 
 
 def faults(lock: dict[str, Any], said: Mapping[str, Said]) -> Iterator[str]:
-    """Packages of the lock whose licence is not known or not allowed; of those offered to users, more is asked."""
+    """Return locked packages whose licence is unknown or not allowed. What users install may have fewer licences."""
     offered = {name for name, _ in sbom.extra_closure("mcp", lock)[1]}
     for package in lock["package"]:
         name = package["name"]
@@ -92,5 +92,5 @@ def faults(lock: dict[str, Any], said: Mapping[str, Said]) -> Iterator[str]:
 
 
 def check(root: Path) -> list[str]:
-    """What is wrong with the licences of what is locked, as the packages in this environment say them."""
+    """Return what is wrong with the licences of the locked packages, by the metadata in this environment."""
     return list(faults(tomllib.loads((root / "uv.lock").read_text(encoding="utf-8")), installed()))

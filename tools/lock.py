@@ -1,4 +1,4 @@
-"""What the locks must be: one index, a SHA-256 for every file, nothing that nobody asks for, and exports that agree.
+"""Checks the locks: one index, a SHA-256 for every file, no package that nothing requires, and exports that agree.
 
 uv itself says whether a lock is in step with what it locks (`uv lock --check`); it accepts a package that nothing
 needs, and looks at no hash.
@@ -19,9 +19,9 @@ from tools import sbom
 INDEX = {"registry": "https://pypi.org/simple"}
 OURSELVES = {"editable": "."}
 FILES = "https://files.pythonhosted.org/"
-# Each lock, and for those of a script the script.
+# Each lock, with its script if it belongs to one.
 LOCKS = {"uv.lock": None, **{f"packaging/{name}.py.lock": f"packaging/{name}.py" for name in ("previous", "publisher")}}
-# What is exported from uv.lock for those who have no uv, and the arguments that do it.
+# The exports of uv.lock for people without uv, with the arguments that make them.
 _PINS = ("--format=requirements.txt", "--no-annotate", "--only-group")
 EXPORTS = {
     "packaging/bootstrap.txt": (*_PINS, "bootstrap"),
@@ -33,7 +33,7 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def lock_faults(name: str, text: str) -> Iterator[str]:
-    """Everything but ourselves comes from the one index, every file of it with its SHA-256, and is needed."""
+    """Check that every package but ours comes from the index, has a SHA-256 for every file, and is required."""
     try:
         lock = tomllib.loads(text)
         packages: list[dict[str, Any]] = lock["package"]
@@ -60,7 +60,7 @@ def lock_faults(name: str, text: str) -> Iterator[str]:
 
 
 def _roots(lock: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What is asked for: by the script, or by our own package, its extras and its groups."""
+    """Return what is required: by the script, or by our own package, its extras and its groups."""
     asked = list(lock.get("manifest", {}).get("requirements", ()))
     for ours in (package for package in lock["package"] if package["source"] == OURSELVES):
         parts = (*ours.get("optional-dependencies", {}).values(), *ours.get("dev-dependencies", {}).values())
@@ -69,7 +69,7 @@ def _roots(lock: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def backend_faults(pyproject: dict[str, Any]) -> Iterator[str]:
-    """The build system, the group that is locked for it and the bill of materials name one version of the backend."""
+    """Check that the build system, its locked group and the bill of materials name the same version of the backend."""
     pin = ["==".join(sbom.BACKEND)]
     asked = {
         "[build-system] requires": pyproject["build-system"]["requires"],
@@ -79,14 +79,14 @@ def backend_faults(pyproject: dict[str, Any]) -> Iterator[str]:
 
 
 def export(uv: str, root: Path, name: str) -> str:
-    """An export as uv makes it from the lock alone."""
+    """Return an export as uv makes it from the lock alone."""
     fixed = ("--frozen", "--offline", "--quiet", "--no-header", "--no-emit-project")
     command = [uv, "export", *fixed, *EXPORTS[name]]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
 
 
 def faults(root: Path, uv: str) -> list[str]:
-    """All that is wrong with what this checkout locks."""
+    """Return everything that is wrong with the locks of this checkout."""
     found = [fault for name in LOCKS for fault in lock_faults(name, (root / name).read_text(encoding="utf-8"))]
     found += backend_faults(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")))
     kinds = (".py", ".txt", ".toml", ".lock")
@@ -100,7 +100,7 @@ def faults(root: Path, uv: str) -> list[str]:
 
 
 def locked(root: Path) -> set[tuple[str, str]]:
-    """Every (name, version) that this checkout may install to build, test or audit.
+    """Return every (name, version) that this checkout may install to build, test or audit.
 
     What the scripts in packaging/ lock is not among them: those are run as what they were, to compare with.
     """
@@ -109,7 +109,7 @@ def locked(root: Path) -> set[tuple[str, str]]:
 
 
 def main() -> int:
-    """Write the exports with the uv that is named."""
+    """Write the exports with the uv named on the command line."""
     for name in EXPORTS:
         Path(name).write_text(export(sys.argv[1], Path(), name), encoding="utf-8")
     return 0

@@ -20,7 +20,7 @@ LONGEST = dt.timedelta(days=366)
 
 
 def faults(root: Path, path: Path) -> Iterator[str]:
-    """What osv-scanner's JSON (--all-packages) leaves out or finds, and what is wrong with what is accepted."""
+    """Return the packages that osv-scanner's JSON leaves out, its findings, and faults in the list of accepted ones."""
     yield from accepted_faults((root / ACCEPTED).read_text(encoding="utf-8"), dt.datetime.now(dt.UTC).date())
     try:
         answer = answered(json.loads(path.read_text(encoding="utf-8")))
@@ -35,7 +35,7 @@ def faults(root: Path, path: Path) -> Iterator[str]:
 
 
 def answered(answer: Any) -> dict[tuple[str, str], set[str]]:
-    """The open vulnerabilities of each package that the scanner speaks of; those that are accepted it leaves out."""
+    """Return the open vulnerabilities of each package in the report, without those that were accepted."""
     found: dict[tuple[str, str], set[str]] = {}
     for source in answer["results"]:
         for entry in source["packages"]:
@@ -47,7 +47,7 @@ def answered(answer: Any) -> dict[tuple[str, str], set[str]]:
 
 
 def accepted_faults(text: str, today: dt.date) -> Iterator[str]:
-    """Each accepted vulnerability has a reason and a last day that is neither past nor far; malware is never one."""
+    """Check that each accepted vulnerability has a reason and an end date soon enough, and is not malware."""
     table = tomllib.loads(text)
     yield from (f"{ACCEPTED}: {key} is not for us to use" for key in sorted(set(table) - {"IgnoredVulns"}))
     for entry in table.get("IgnoredVulns", ()):

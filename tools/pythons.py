@@ -23,19 +23,19 @@ print(sys.executable, platform.python_version(), good and "t" not in sys.abiflag
 
 
 class Python(NamedTuple):
-    """An interpreter that ran and said who it is."""
+    """An interpreter that ran and reported its version."""
 
     path: str
     version: str
 
     @property
     def minor(self) -> str:
-        """The release series, as in ``3.12``."""
+        """The release series, for example ``3.12``."""
         return ".".join(self.version.split(".")[:2])
 
 
 def _output(*command: str, user: int | None = None) -> str:
-    """What a program prints, run by another user if one is named; nothing when it is missing or fails."""
+    """Return what a program prints, or "" if it is missing or fails. `user` runs it as another user."""
     other = {} if user is None else {"user": user, "group": user, "extra_groups": [], "cwd": "/"}
     try:
         done = subprocess.run(command, capture_output=True, timeout=20, check=True, stdin=subprocess.DEVNULL, **other)  # type: ignore[call-overload]
@@ -45,7 +45,7 @@ def _output(*command: str, user: int | None = None) -> str:
 
 
 def _candidates(minor: str, uv: str | None) -> Iterator[str]:
-    """Paths that may be this series: PATH first, then pyenv's versions, then uv's, the newest first."""
+    """Return paths that may be of this series: from PATH, then pyenv, then uv, each with the newest first."""
     name = f"python{minor}"
     yield from (found for folder in os.get_exec_path() if (found := shutil.which(name, path=folder)))
     pyenv, managed = _output("pyenv", "root"), _output(uv, "python", "dir") if uv else ""
@@ -58,7 +58,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def find(minor: str, uv: str | None = None, user: int | None = None) -> Python | None:
-    """The first interpreter of this series that really runs, for another user if one is named."""
+    """Return the first interpreter of this series that really runs, for another user if one is named."""
     for path in _candidates(minor, uv):
         executable, version, good = (_output(path, "-I", "-c", _ASK, user=user) or "||").split("|")
         python = Python(executable, version)

@@ -18,7 +18,7 @@ SIGNERS = "packaging/allowed_signers"
 
 
 def faults(tag: str, source: str, changelog: str) -> Iterator[str]:
-    """What speaks against the tag, from the package's __init__.py and the changelog."""
+    """Return the objections to the tag that follow from the package's __init__.py and the changelog."""
     version = "".join(re.findall(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)[:1])
     if tag != f"v{version}":
         yield f"the tag is {tag}, the source says {version or 'no version'}"
@@ -27,7 +27,7 @@ def faults(tag: str, source: str, changelog: str) -> Iterator[str]:
 
 
 def signature_faults(tag: str, signers: str) -> Iterator[str]:
-    """Why the signature of the tag does not count, by the list of signers of a commit."""
+    """Return why the tag's signature does not count, by the list of signers in a commit."""
     keys = subprocess.run(["git", "show", f"{signers}:{SIGNERS}"], capture_output=True, check=False).stdout
     if not re.search(rb"^[^#\s]", keys, re.MULTILINE):
         yield f"{SIGNERS} of {signers} names no key: a maintainer's has to stand there before anything is released"
@@ -42,7 +42,7 @@ def signature_faults(tag: str, signers: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Judge the tag that is named."""
+    """Check the tag named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("tag")
     parser.add_argument("--signers", default="HEAD", help=f"the commit whose {SIGNERS} counts (default: %(default)s)")

@@ -21,11 +21,11 @@ from tools.pythons import SUPPORTED, Python, find
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_TOOLS = "--ignore-glob=*/test_supply_*.py"
-Outcome = tuple[str, str, bool]  # the version, what is said of it, whether it failed
+Outcome = tuple[str, str, bool]  # the version, a line about it, and whether it failed
 
 
 def run(command: list[str], **env: str) -> tuple[int, str, list[str]]:
-    """Run a command, pass its output through as it comes; its exit code, its closing line without a frame, and all."""
+    """Run a command and pass its output through. Returns its exit code, its last line unframed, and everything."""
     tail = b""
     environ = {**os.environ, **env}
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
@@ -39,10 +39,10 @@ def run(command: list[str], **env: str) -> tuple[int, str, list[str]]:
 
 
 def with_coverage(pytest: list[str]) -> tuple[str, bool]:
-    """The suite on this interpreter, subprocesses measured too, and the floor."""
+    """Run the suite on this interpreter, measure coverage in subprocesses too, and check the coverage floor."""
     coverage = [sys.executable, "-m", "coverage"]
     with tempfile.TemporaryDirectory(prefix="waitbus-coverage-") as folder:
-        # A folder of its own: two runs in one checkout must not eat each other's data.
+        # A folder for each run, so that two runs in one checkout do not take each other's data.
         env = {"COVERAGE_FILE": str(Path(folder) / ".coverage")}
         code, closing, _ = run([*coverage, "run", *pytest], **env)
         if code:
@@ -56,7 +56,7 @@ def with_coverage(pytest: list[str]) -> tuple[str, bool]:
 
 
 def elsewhere(python: Python, uv: str, pytest: list[str]) -> tuple[str, bool]:
-    """Lay the other interpreter's environment as the lock says, then run the suite in it."""
+    """Install the other interpreter's environment from the lock, then run the suite in it."""
     home = ROOT / ".venvs" / python.minor
     sync = [uv, "sync", "--frozen", "--quiet", "--no-default-groups", "--group=test", "--python", python.path]
     if run(sync, UV_PROJECT_ENVIRONMENT=str(home), UV_PYTHON_DOWNLOADS="never")[0]:
@@ -66,7 +66,7 @@ def elsewhere(python: Python, uv: str, pytest: list[str]) -> tuple[str, bool]:
 
 
 def main() -> int:
-    """Run everything, whatever fails on the way, and say so at the end."""
+    """Run everything even if something fails, and report it at the end."""
     parser = argparse.ArgumentParser(description="Run the suite on every supported Python found here.")
     parser.add_argument("--uv", required=True, help="the uv that lays the environments")
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))

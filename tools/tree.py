@@ -1,4 +1,4 @@
-"""What may lie in the repository: text that a reader sees as it is, nothing that runs and cannot be read."""
+"""Checks what is in the repository: readable text only, no binaries, no characters that deceive a reader."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-# Characters that a reader does not see, or that turn the order of what is read.
+# Characters that are invisible or change the direction of text.
 _HIDDEN = {"Cf", "Cc", "Co", "Cn", "Zl", "Zp"}
 
 
 def tracked(root: Path) -> dict[str, Path]:
-    """The files that git knows, and that are there."""
+    """Return the files that git tracks and that exist."""
     said = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True).stdout
     names = [name for name in said.decode().split("\0") if name]
     return {name: root / name for name in names if (root / name).exists() or (root / name).is_symlink()}
 
 
 def shape_faults(name: str, path: Path) -> Iterator[str]:
-    """A plain file of readable text; executable only when it says what runs it."""
+    """Check that a file is regular and holds text, and is executable only if it starts with `#!`."""
     mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):
         yield f"{name}: is not a plain file"
@@ -38,7 +38,7 @@ def shape_faults(name: str, path: Path) -> Iterator[str]:
 
 
 def deception_faults(name: str, text: str) -> Iterator[str]:
-    """No character that hides or turns text, no word of two alphabets; ruff has Python names in ASCII."""
+    """Check for invisible or reordering characters and for words in two alphabets. Ruff keeps Python names ASCII."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.isascii() and line.isprintable():
             continue
@@ -51,12 +51,12 @@ def deception_faults(name: str, text: str) -> Iterator[str]:
 
 
 def alphabet(letter: str) -> str:
-    """The alphabet of a letter, by its Unicode name; "" for the sign of micro, which stands before units."""
+    """Return the alphabet of a letter by its Unicode name; "" for the micro sign, which is a prefix of units."""
     return "" if letter == "\N{MICRO SIGN}" else unicodedata.name(letter, "?").split(" ")[0]
 
 
 def faults(root: Path) -> dict[str, list[str]]:
-    """All that is wrong with the tree, by kind: shape, deception."""
+    """Return everything that is wrong with the tree, by kind: shape, deception."""
     found: dict[str, list[str]] = {"shape": [], "deception": []}
     for name, path in tracked(root).items():
         shape = list(shape_faults(name, path))
