@@ -172,6 +172,7 @@ def test_what_is_history_goes_by_its_own_time_and_news_by_when_it_was_written() 
         frame["fields"] = {"ingest_method": method}
         assert (is_history(frame), happened_ms(frame)) == (True, 5)
     assert happened_ms({**frame, "received_at": None}) == 0
+    assert happened_ms({**frame, "received_at": -5_000_000}) == 0
 
 
 def test_events_are_equal_by_what_they_say_and_an_answer_holds_its_event() -> None:

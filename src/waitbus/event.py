@@ -96,11 +96,14 @@ def is_history(frame: Mapping[str, Any]) -> bool:
 
 
 def happened_ms(frame: Mapping[str, Any]) -> int:
-    """Return an event's time in milliseconds since the epoch: `received_at` of history, else the time in its id."""
+    """Return an event's time in milliseconds since the epoch: `received_at` of history, else the time in its id.
+
+    What history puts before the epoch is of the epoch, so that "from the start" leaves nothing out.
+    """
     if not is_history(frame):
         return ulid_ms(frame["event_id"])
     received_at = frame.get("received_at")
-    return received_at // 1_000_000 if type(received_at) is int else 0
+    return max(0, received_at // 1_000_000) if type(received_at) is int else 0
 
 
 class EventInsert:
