@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,7 +22,6 @@ from tests.artifacts import INFO, NEEDS_MORE, record_anew, row
 from tests.conftest import PATIENCE, HubProcess
 from tests.test_house import build, clean_environment, copy_tree
 from waitbus.cli.main import main
-from waitbus.doctor import diagnosis
 from waitbus.event import EventInsert
 from waitbus.settings import Settings
 from waitbus.store.append import Appender
@@ -31,6 +31,11 @@ from waitbus.verify.record import MAX_BYTES, encoded
 from waitbus.verify.report import Unusable
 
 WRITES_NO_BYTECODE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+# What mends a finding that is bad: a command, or the setting or file to change.
+MENDS = re.compile(
+    r"\b(chmod|chown|kill|mv|rm|sudo|sqlite3|python3.13 -m pip|waitbus (init|serve|prune)|WAITBUS_[A-Z_]+|config\.toml|"
+    r"update waitbus)\b"
+)
 Doctor = Callable[[], tuple[int, dict[str, tuple[str, str]]]]
 
 
@@ -43,6 +48,8 @@ def doctor(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: 
         code = main(["doctor", "--json"])
         said = json.loads(capsys.readouterr().out)
         assert said["healthy"] is (code == 0)
+        bad = [check["detail"] for check in said["checks"] if check["state"] == "BAD"]
+        assert [detail for detail in bad if not MENDS.search(detail)] == []
         return code, {check["check"]: (check["state"], check["detail"]) for check in said["checks"]}
 
     return run
@@ -163,15 +170,15 @@ class TestDiagnosis:
     @pytest.mark.parametrize(
         ("limit", "value", "check"),
         [
-            ("OLDEST_PYTHON", (99, 0), "python"),
-            ("OLDEST_SQLITE", (99, 0, 0), "sqlite"),
-            ("LEAST_FREE_BYTES", 1 << 80, "disk"),
+            ("programs.OLDEST_PYTHON", (99, 0), "python"),
+            ("programs.OLDEST_SQLITE", (99, 0, 0), "sqlite"),
+            ("places.LEAST_FREE_BYTES", 1 << 80, "disk"),
         ],
     )
     def test_what_is_too_old_or_too_small(
         self, doctor: Doctor, monkeypatch: pytest.MonkeyPatch, limit: str, value: object, check: str
     ) -> None:
-        monkeypatch.setattr(diagnosis, limit, value)
+        monkeypatch.setattr(f"waitbus.doctor.{limit}", value)
         code, checks = doctor()
         assert [name for name, (state, _) in checks.items() if state == "BAD"] == [check]
         assert code == 1

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from waitbus.doctor.diagnosis import Finding
+    from waitbus.doctor.findings import Finding
     from waitbus.verify.installed import Integrity
 
 
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     """Diagnose, or check the installation."""
     if args.integrity:
         return _integrity(as_json=args.json)
-    from waitbus.doctor.diagnosis import BAD, diagnose
+    from waitbus.doctor.diagnosis import diagnose
+    from waitbus.doctor.findings import BAD
 
     findings = diagnose()
     unwell = any(finding.state == BAD for finding in findings)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import time
-
 from waitbus.cli.exitcodes import FAILURE, OK
 from waitbus.client.probe import hub_state
-from waitbus.event import WaitbusError
 from waitbus.private import RUNTIME, STATE, SettingsError, check_private_dir
 from waitbus.settings import load
-from waitbus.store.open import open_reader
-from waitbus.store.read import last_seq, read_after
-from waitbus.store.stats import look_up_newest, stats
+from waitbus.store.probe import store_state
 from waitbus.ui.output import has_colour, out, out_json, painted, safe
 from waitbus.ui.times import size, span
 
@@ -20,8 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import Any
-
-    from waitbus.settings import Settings
 
 
 _DESCRIPTION = """\
@@ -60,35 +52,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(hub, store)
     return FAILURE if problems else OK
-
-
-def store_state(settings: Settings) -> dict[str, Any]:
-    """The store's size in bytes, with what is still in its log; its rows; its newest event and that one's age."""
-    path = settings.db_path
-    state: dict[str, Any] = {"path": path, "bytes": 0, "events": 0, "last_event": None}
-    if not os.path.lexists(path):  # nothing was emitted yet, and nothing is wrong
-        return state
-    try:
-        conn = open_reader(settings)
-        try:
-            found = stats(conn, path)
-            state.update(bytes=found["bytes"] + found["wal_bytes"], events=found["rows"], schema=found["schema"])
-            newest = read_after(conn, last_seq(conn) - 1, 1)
-            look_up_newest(conn)
-        finally:
-            conn.close()
-    except WaitbusError as error:
-        state["problem"] = str(error)
-        return state
-    for _, frame in newest:
-        state["last_event"] = {
-            "event_id": frame["event_id"],
-            "source": frame["fields"]["source"],
-            "event_type": frame["event_type"],
-            "summary": frame["summary"],
-            "age_sec": round(max(0.0, (time.time_ns() - frame["received_at"]) / 1e9), 3),
-        }
-    return state
 
 
 def _print(hub: dict[str, Any], store: dict[str, Any]) -> None:
