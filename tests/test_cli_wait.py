@@ -65,7 +65,9 @@ class TestMatch:
 
     def test_nothing_that_matches_is_124(self, hub: HubProcess, cli: Cli) -> None:
         tell(conclusion="success")
-        assert now(cli, "--match", "conclusion=failure") == (124, "", "waitbus: timed out after 0 s\n")
+        exit_code, out, err = now(cli, "--match", "conclusion=failure")
+        assert (exit_code, out) == (124, "")
+        assert err.startswith("waitbus: timed out after 0 s")
 
     def test_source_repo_and_workflow_narrow(self, hub: HubProcess, cli: Cli) -> None:
         tell_run("CI", 1, "success")
@@ -132,7 +134,9 @@ class TestLive:
 
     def test_time_runs_out_with_124(self, hub: HubProcess, cli: Cli) -> None:
         done = cli("wait", "--timeout", "100ms")
-        assert (done.returncode, done.stdout, done.stderr) == (124, "", "waitbus: timed out after 0.1 s\n")
+        assert (done.returncode, done.stdout) == (124, "")
+        assert done.stderr.startswith("waitbus: timed out after 0.1 s")
+        assert done.stderr.count("\n") == 1
 
     def test_ctrl_c_ends_it_with_130_and_without_a_word(self, hub: HubProcess, cli: Cli) -> None:
         child = waiting(cli)
@@ -183,7 +187,10 @@ class TestVerdict:
         tell(conclusion=word, summary="the tests")
         exit_code, _, err = now(cli, "--source", "test", "--verdict")
         assert exit_code == expected
-        assert err == {0: "", 1: f"waitbus: {word}: the tests\n", 124: "waitbus: timed out after 0 s\n"}[expected]
+        assert err.startswith(
+            {0: "", 1: f"waitbus: {word}: the tests\n", 124: "waitbus: timed out after 0 s"}[expected]
+        )
+        assert err.count("\n") == (expected != 0)
 
     def test_it_goes_on_past_what_is_none(self, hub: HubProcess, cli: Cli) -> None:
         for word in (None, "skipped", "success", "failure"):
@@ -477,12 +484,13 @@ def test_on_a_terminal_it_says_how_it_ended(hub: HubProcess, cli: Cli) -> None:
 
 
 def test_waiting_brings_no_more_than_it_needs(hub: HubProcess, settings: Settings) -> None:
-    """Memory while it waits is a budget; the modules are what it goes for."""
+    """Memory while it waits is a budget; the modules are what it goes for. A time-out may load more, at the end."""
+    tell_run("CI", 1, "success", fields={"n": 1})
     script = (
         # What argparse brings is Python's to say.
         "import sys, argparse, json, socket; argparse.ArgumentParser().add_argument('x'); floor = set(sys.modules)\n"
         "from waitbus.cli.main import main\n"
-        "code = main(['wait', '--match', 'n=1', '--sha', '0123456', '--timeout', '0'])\n"
+        f"code = main(['wait', '--match', 'n=1', '--sha', '{SHA}', '--timeout', '60'])\n"
         "heavy = {'sqlite3', 'asyncio', 'typing', 'dataclasses', 'subprocess', 'logging', 'pathlib', 'tomllib',\n"
         "         'threading', 'signal', 'shutil', 'datetime', 'contextlib', 'hashlib', 'random', 'inspect'}\n"
         "print(code, sorted(heavy & (set(sys.modules) - floor)))"
@@ -494,7 +502,7 @@ def test_waiting_brings_no_more_than_it_needs(hub: HubProcess, settings: Setting
         text=True,
         timeout=PATIENCE,
     )
-    assert done.stdout == "124 []\n"
+    assert done.stdout == "0 []\n"
 
 
 @pytest.mark.parametrize("verb", ["wait", "on"])

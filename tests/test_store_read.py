@@ -236,6 +236,26 @@ def test_pages(settings: Settings, ids: list[str]) -> None:
     conn.close()
 
 
+@pytest.mark.parametrize("max_chars", [1, read.PAGE_CHARS])
+def test_pages_back_from_the_newest(conn: sqlite3.Connection, max_chars: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many pages it takes forward, a page back begins with the newest."""
+    monkeypatch.setattr(
+        read.read_page, "__kwdefaults__", {**(read.read_page.__kwdefaults__ or {}), "max_chars": max_chars}
+    )
+    for number in range(1, 8):
+        insert(conn, delivery_id=str(number), source="a" if number % 2 else "b", run_id=number)
+    conn.execute("DELETE FROM events WHERE seq = 5")
+    page = read.read_back(conn, 7, 3)
+    assert [seq for seq, _ in page.rows] == [7, 6, 4]
+    assert (page.end, page.more, page.chars > 0) == (4, True, True)
+    assert [frame["fields"]["run_id"] for _, frame in page.rows] == [7, 6, 4]
+    page = read.read_back(conn, page.end - 1, 3, after=1)
+    assert ([seq for seq, _ in page.rows], page.end, page.more) == ([3, 2], 2, False)
+    odd = ("source = ?", ("a",))
+    assert [seq for seq, _ in read.read_back(conn, 6, 9, where=odd).rows] == [3, 1]
+    assert read.read_back(conn, 3, 9, after=3).rows == []
+
+
 def test_where_each_cursor_starts(settings: Settings, ids: list[str]) -> None:
     conn = open_reader(settings)
     assert read.last_seq(conn) == 10

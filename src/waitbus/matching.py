@@ -37,7 +37,8 @@ _STEPS = re.compile(STEP, re.DOTALL)
 _STEP_DECODER = json.JSONDecoder(strict=False)
 # Keys that have few different values. An index over one of them excludes little, so another key is preferred.
 _COARSE = frozenset({"source", "event_type", "conclusion", "status", "owner", "repo", "ingest_method", "action"})
-_MISSING = object()
+# What `lookup` gives where there is nothing.
+MISSING = object()
 
 
 def path_of(key: str) -> tuple[str, ...]:
@@ -74,15 +75,15 @@ def freeze(value: object) -> tuple[Any, ...]:
 
 
 def lookup(frame: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    """Return the value at `path`, or `_MISSING` if a step is missing. A step into a list is a decimal index."""
+    """Return the value at `path`, or `MISSING` if a step is missing. A step into a list is a decimal index."""
     value: Any = frame
     for step in path:
         if isinstance(value, dict):
-            value = value.get(step, _MISSING)
+            value = value.get(step, MISSING)
         elif isinstance(value, list):
-            value = value[int(step)] if step.isascii() and step.isdigit() and int(step) < len(value) else _MISSING
+            value = value[int(step)] if step.isascii() and step.isdigit() and int(step) < len(value) else MISSING
         else:
-            return _MISSING
+            return MISSING
     return value
 
 
@@ -100,7 +101,7 @@ def compile_node(node: Mapping[str, Any]) -> Test:
 
     def leaf(frame: Mapping[str, Any]) -> bool:
         value = lookup(frame, path)
-        return value is not _MISSING and test(value)
+        return value is not MISSING and test(value)
 
     return leaf
 
@@ -242,7 +243,7 @@ class Index:
         found = set(self._any)
         for path, values in self._by_path.items():
             value = lookup(frame, path)
-            if value is not _MISSING and not isinstance(value, list | dict):
+            if value is not MISSING and not isinstance(value, list | dict):
                 found |= values.get(freeze(value), _EMPTY)
         return found
 

@@ -66,7 +66,7 @@ class Predicate:
         self.as_object = node
         self._test = compile_node(node)
         # Whether matching a long text may be slow.
-        self.has_patterns = any(leaf["op"] == "glob" for leaf in _leaves(node))
+        self.has_patterns = any(leaf["op"] == "glob" for leaf in leaves_of(node))
         # See `matching.terms_of`.
         self.terms: frozenset[Term] | None = terms_of(node)
 
@@ -89,7 +89,7 @@ class Predicate:
     @property
     def weight(self) -> int:
         """Roughly how many bytes of memory it takes in an index. The hub charges a subscriber for this."""
-        return sum(_LEAF_WEIGHT + _CHAR_WEIGHT * _size(leaf) for leaf in _leaves(self.as_object))
+        return sum(_LEAF_WEIGHT + _CHAR_WEIGHT * _size(leaf) for leaf in leaves_of(self.as_object))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Predicate) and _meaning(self.as_object) == _meaning(other.as_object)
@@ -103,10 +103,11 @@ _LEAF_WEIGHT = 1536
 _CHAR_WEIGHT = 12
 
 
-def _leaves(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def leaves_of(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The leaves of an object form, from left to right."""
     children = node.get("all") or node.get("any") or ([node["not"]] if "not" in node else [])
     for child in children:
-        yield from _leaves(child)
+        yield from leaves_of(child)
     if "key" in node:
         yield node
 

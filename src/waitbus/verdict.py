@@ -210,6 +210,16 @@ class CommitRuns:
         """Return the run that counts and changed last, or None."""
         return max(self.counting(), key=_order, default=None)
 
+    @property
+    def missing(self) -> frozenset[str]:
+        """The wanted workflows of which no run was seen."""
+        self.counting()
+        return self._missing
+
+    def seen(self) -> list[str]:
+        """What the workflows are called of which a run was seen, wanted or not."""
+        return list(dict.fromkeys(run.workflow for runs in self._runs.values() for run in runs))
+
     def _count(self) -> list[Run]:
         ids: Ids = {}
         runs = [run for numbered in self._runs.values() for run in numbered]

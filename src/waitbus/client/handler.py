@@ -105,6 +105,8 @@ class Handler:
         self._directory = directory
         self._file = ""
         self._said: set[str] = set()
+        # How many commands were started.
+        self.started = 0
         self._job = Job(own_group=own_group, ends_us=_ENDING, on_starved=self._starved)
         self._actions: Actions = ()
         if own_group and os.isatty(0):
@@ -144,6 +146,7 @@ class Handler:
             if not self.running:
                 self._remove()
             raise
+        self.started += 1
         self._say_left_out(left_out)
 
     def _say_left_out(self, names: Sequence[str]) -> None:

@@ -63,22 +63,30 @@ class Conditions:
     With `by_verdict`, a match counts only by its verdict (see `standing`), and a failure ends the wait as failed.
     """
 
-    __slots__ = ("_by_verdict", "_every", "_met", "_predicates")
+    __slots__ = ("_every", "_met", "_predicates", "by_verdict")
 
     def __init__(
         self, predicates: Sequence[Predicate | None], *, every: bool = False, by_verdict: bool = False
     ) -> None:
         self._predicates = predicates
         self._every = every
-        self._by_verdict = by_verdict
+        self.by_verdict = by_verdict
         self._met: dict[int, Event] = {}
+
+    @property
+    def total(self) -> int:
+        return len(self._predicates)
+
+    def still_open(self) -> list[Predicate | None]:
+        """Those that no event has met."""
+        return [predicate for i, predicate in enumerate(self._predicates) if i not in self._met]
 
     def wanted(self) -> Predicate | None:
         return any_of(self._predicates)
 
     def feed(self, event: Event, frame: Mapping[str, Any], now: float, age: float) -> Outcome | None:
         matching = [i for i, test in enumerate(self._predicates) if test is None or test(frame)]
-        word = standing(event.fields) if self._by_verdict else "success"
+        word = standing(event.fields) if self.by_verdict else "success"
         if not matching or word == "pending":
             return None
         if word == "failure":
@@ -142,53 +150,53 @@ class Commit:
     no run began or ended for that long.
     """
 
-    __slots__ = ("_all_runs", "_predicate", "_runs", "_settle")
+    __slots__ = ("_all_runs", "_predicate", "runs", "settle")
 
     def __init__(
         self, predicate: Predicate | None, runs: CommitRuns, *, all_runs: bool, settle: float = SETTLE_SEC
     ) -> None:
         nodes = [{"key": "event_type", "value": RUN_EVENT}, predicate and predicate.as_object]
         self._predicate = Predicate.from_object({"all": [node for node in nodes if node is not None]})
-        self._runs = runs
+        self.runs = runs
         self._all_runs = all_runs
-        self._settle = settle
+        self.settle = settle
 
     def wanted(self) -> Predicate | None:
         return self._predicate
 
     def feed(self, event: Event, frame: Mapping[str, Any], now: float, age: float) -> Outcome | None:
         if self._predicate(frame):
-            self._runs.feed(event.fields, _Mark(event, now + self._settle - age))
+            self.runs.feed(event.fields, _Mark(event, now + self.settle - age))
         return None
 
     def judge(self, known: float) -> Outcome | None:
-        first = self._runs.first()
+        first = self.runs.first()
         if self._all_runs:
-            final = [run for run in self._runs.failures() if self._is_final(run, known)]
+            final = [run for run in self.runs.failures() if self._is_final(run, known)]
             if final:
                 return _of_run(final[0], FAILED)
-            newest = self._runs.newest()
-            if newest is not None and self._runs.all_well() and self._is_past(self._settled(), known):
+            newest = self.runs.newest()
+            if newest is not None and self.runs.all_well() and self._is_past(self._settled(), known):
                 return _of_run(newest, MATCHED, by_silence=True)
         elif first is not None and self._is_final(first, known):
             return _of_run(first, MATCHED if first.conclusion == "success" else FAILED)
         return None
 
     def due(self) -> float | None:
-        if self._runs.all_well():
+        if self.runs.all_well():
             return self._settled()
-        return min((run.mark.until for run in self._runs.failures()), default=None)
+        return min((run.mark.until for run in self.runs.failures()), default=None)
 
     def _settled(self) -> float:
         """When a newer run has had its time to appear, after the last change to one that counts."""
-        ends: list[float] = [run.mark.until for run in self._runs.counting()]
+        ends: list[float] = [run.mark.until for run in self.runs.counting()]
         return max(ends)
 
     def _is_final(self, run: Run, known: float) -> bool:
         return run.conclusion != "cancelled" or self._is_past(run.mark.until, known)
 
     def _is_past(self, until: float, known: float) -> bool:
-        return known >= until or self._settle == 0
+        return known >= until or self.settle == 0
 
 
 def _of_run(run: Run, ending: Ending, *, by_silence: bool = False) -> Outcome:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SELECT = "SELECT {} FROM events WHERE seq > ? AND seq <= ?{} ORDER BY seq LIMIT ?"
 _PAGE = _SELECT.format(", ".join(NAMES), "{}")
+_BACK = "SELECT seq FROM events WHERE seq <= ? AND seq > ?{} ORDER BY seq DESC LIMIT ?"
 # The question that `cursor_of` asks the index, put to the newest row itself: a damaged index may have lost entries.
 _IS_NEWEST_BETWEEN = (
     "SELECT seq FROM (SELECT seq, event_id FROM events ORDER BY seq DESC LIMIT 1) WHERE event_id > ? AND event_id < ?"
@@ -120,6 +121,29 @@ def read_after(
         if not page.more or len(rows) == limit:
             return rows
         seq = page.end
+
+
+def read_back(
+    conn: sqlite3.Connection, seq: int, limit: int, *, after: int = 0, where: Condition | None = None
+) -> Page:
+    """The newest `limit` events up to `seq` and committed after `after`, the newest first, however long they are.
+
+    `where` is that of `read_page`; `end` is the seq before which there may be more. Raises `StoreError`.
+    """
+    sql, bound = (f" AND {where[0]}", where[1]) if where else ("", ())
+    try:
+        found = [row[0] for row in conn.execute(_BACK.format(sql), (seq, after, *bound, limit))]
+    except sqlite3.Error as error:
+        raise explain(error, conn) from error
+    back = Page(found[-1] if len(found) == limit else after + 1)
+    back.more = len(found) == limit
+    at = found[-1] - 1 if found else seq
+    while at < seq:
+        page = read_page(conn, at, limit, upto=found[0], where=where)
+        back.rows[:0] = page.rows[::-1]
+        back.chars += page.chars
+        at = page.end if page.more else seq
+    return back
 
 
 class _Bounded:

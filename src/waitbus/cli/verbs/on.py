@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.command:
         raise WaitbusError("name the command after --, such as: waitbus on conclusion=failure -- make alarm")
     settings = load()
+    begun_ns = time.time_ns()
     stream, inbox = prepare((*args.predicates, *args.match, *filters_of(args)), None, args.since, None, settings)
     timeout = args.timeout
     # With a terminal the command shares it, and Ctrl-C; one that is to be ended in our stead has a group of its own.
@@ -107,13 +108,21 @@ def run(args: argparse.Namespace) -> int:
             ) as events,
         ):
             if args.restart:
-                return _restarting(events, handler, timeout)
-            return _looping(events, handler) if args.loop else _once(events, handler)
+                code = _restarting(events, handler, timeout)
+            else:
+                code = _looping(events, handler) if args.loop else _once(events, handler)
+            fired = handler.started > 0
     except CannotRun as error:
         note(str(error))
         return error.code
     except Ended as ended:
         return SIGNALLED + ended.number
+    if code == TIMED_OUT and not fired:
+        from waitbus.client.hindsight import reason_of_nothing
+
+        why = reason_of_nothing(settings, stream, begun_ns=begun_ns, since=args.since)
+        note(f"nothing matched in {timeout:g} s{why and f': {why}'}")
+    return code
 
 
 def _in_foreground() -> bool:

@@ -15,6 +15,7 @@ from waitbus.store.open import open_reader
 from waitbus.store.prefilter import condition_of
 from waitbus.store.read import cursor_of, last_seq, read_page
 from waitbus.ui.event_format import add_format, printer
+from waitbus.ui.output import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,12 +67,15 @@ def run(args: argparse.Namespace) -> int:
     """Print what the store holds."""
     if args.since is not None and args.since_flag is not None:
         raise WaitbusError("SINCE is given twice: leave --since out")
+    settings, now_ns = load(), time.time_ns()
     given = args.since if args.since_flag is None else args.since_flag
-    since = since_ulid("start" if given is None else given, time.time_ns())
-    conn = open_reader(load())
+    asked = "start" if given is None else given
+    since = since_ulid(asked, now_ns) or ""
+    wanted = all_of([*args.match, *filters_of(args)])
+    printed = False
+    conn = open_reader(settings)
     try:
-        start, upto = cursor_of(conn, since or ""), last_seq(conn)
-        wanted = all_of([*args.match, *filters_of(args)])
+        start, upto = cursor_of(conn, since), last_seq(conn)
 
         def rows() -> Iterator[Row]:
             return matching(conn, start, upto, wanted, history_since(since))
@@ -80,8 +84,14 @@ def run(args: argparse.Namespace) -> int:
         show = printer(args.format)
         for _, frame in _cut(found, args.limit, args.last):
             show(frame)
+            printed = True
     finally:
         conn.close()
+    if not printed:
+        from waitbus.client.hindsight import reason_in_store
+
+        why = reason_in_store(settings, wanted, since, begun_ns=now_ns, since=asked)
+        note(f"nothing matched{why and f': {why}'}")
     return 0
 
 

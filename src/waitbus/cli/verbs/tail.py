@@ -14,7 +14,7 @@ from waitbus.client.bookmark import prepare
 from waitbus.client.subscribe import Subscription
 from waitbus.settings import load
 from waitbus.ui.event_format import add_format, printer
-from waitbus.ui.output import flush
+from waitbus.ui.output import flush, note
 from waitbus.ui.patience import OutputLate, Until, outlet
 from waitbus.ui.streams import OutputLost
 
@@ -67,6 +67,7 @@ def _print(args: argparse.Namespace, deadline: float | None) -> int:
     autostart = False if args.no_autostart else None
     seen = 0
     settings = load()
+    begun_ns = time.time_ns()
     stream, inbox = prepare((*args.match, *filters_of(args)), None, args.since, None, settings)
     with Subscription(stream, settings, inbox=inbox, autostart=autostart) as events:
         events.open(deadline)
@@ -84,6 +85,11 @@ def _print(args: argparse.Namespace, deadline: float | None) -> int:
                 flush()
             else:
                 _sleep(events, pipe, deadline)
+    if not seen:
+        from waitbus.client.hindsight import reason_of_nothing
+
+        why = reason_of_nothing(settings, stream, begun_ns=begun_ns, deadline=deadline, since=args.since)
+        note(f"nothing matched in {args.timeout:g} s{why and f': {why}'}")
     return TIMED_OUT if args.count else OK
 
 

@@ -25,7 +25,7 @@ from waitbus.cli.flags import (
     sha,
 )
 from waitbus.client.core import CLOSE_HEARTBEAT_SEC, SubscriptionState
-from waitbus.client.rules import MATCHED, SETTLE_SEC, Commit, Conditions, Quiet, any_of
+from waitbus.client.rules import MATCHED, SETTLE_SEC, TIMED_OUT, Commit, Conditions, Quiet, any_of
 from waitbus.client.since import since_ulid
 from waitbus.client.subscribe import Subscription
 from waitbus.client.wait import Wait
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from waitbus.client.rules import Outcome, Rule
+    from waitbus.settings import Settings
 
 DESCRIPTION = """\
 Block until an event matches, using no CPU meanwhile. Without a condition, any
@@ -53,7 +54,7 @@ hub restarts, the wait reconnects and misses no event.
 
 Standard output stays empty unless --print is given. Standard error gets one
 line that says how the wait ended, if the exit code is not 0 or if standard
-error is a terminal."""
+error is a terminal. A time-out says why nothing matched."""
 
 EPILOG = """\
 exit codes:
@@ -152,7 +153,8 @@ def run(args: argparse.Namespace) -> int:
     since = since_ulid("start" if args.since is None and args.sha else args.since, unix_ns)
     scope = _scope(args)
     fail_if = any_of([all_of([*scope, one]) for one in args.fail_if])
-    wait = Wait(_rule(args, scope, since, now, unix_ns), started=now, timeout=args.timeout, fail_if=fail_if)
+    rule = _rule(args, scope, since, now, unix_ns)
+    wait = Wait(rule, started=now, timeout=args.timeout, fail_if=fail_if)
     # Silence counts only while the hub is there: one that hangs is to be noticed soon.
     heartbeat = None if args.quiet is None else CLOSE_HEARTBEAT_SEC
     stream = SubscriptionState(wait.wanted(), since, jitter=unix_ns % 1000 / 1000, heartbeat_sec=heartbeat)
@@ -165,10 +167,25 @@ def run(args: argparse.Namespace) -> int:
             except OSError:  # nobody wants to know any more
                 return
 
-    with Subscription(stream, load(), autostart=False if args.no_autostart else None) as subscription:
+    settings = load()
+    with Subscription(stream, settings, autostart=False if args.no_autostart else None) as subscription:
         outcome = run_wait(wait, subscription, ready)
+    if outcome.ending == TIMED_OUT:
+        outcome.text += _reason(args, settings, rule, stream, now, unix_ns)
     _tell(outcome, args.print)
     return OF_WAIT[outcome.ending]
+
+
+def _reason(
+    args: argparse.Namespace, settings: Settings, rule: Rule, stream: SubscriptionState, now: float, unix_ns: int
+) -> str:
+    """Why nothing matched, after the time-out; empty where the store does not say."""
+    from waitbus.client.hindsight import reason  # not before: a waiter's memory is a budget
+
+    looks_once = args.timeout == 0
+    deadline = None if looks_once else now + args.timeout
+    said = reason(settings, rule, stream, begun_ns=unix_ns, deadline=deadline, since=args.since, looks_once=looks_once)
+    return said and f": {said}"
 
 
 def _rule(args: argparse.Namespace, scope: list[Predicate], since: str | None, now: float, unix_ns: int) -> Rule:
@@ -244,5 +261,5 @@ def _tell(outcome: Outcome, with_events: bool) -> None:
     if with_events:
         for event in outcome.events:
             out_json(event.as_frame())
-    elif outcome.ending != MATCHED or is_terminal(sys.stderr):
+    if outcome.ending != MATCHED or is_terminal(sys.stderr):
         note(outcome.text)
