@@ -138,7 +138,7 @@ class TestServe:
         assert unstarted_hub.stderr == ""
 
     def test_it_leaves_when_nobody_comes(self, unstarted_hub: HubProcess) -> None:
-        unstarted_hub.start("--idle-exit", "0")
+        unstarted_hub.start("--idle-exit", "1ms")
         assert unstarted_hub.process is not None
         assert unstarted_hub.process.wait(PATIENCE) == 0
 

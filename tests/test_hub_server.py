@@ -24,7 +24,8 @@ from waitbus.client.emit import emit, emit_many
 from waitbus.event import EventInsert
 from waitbus.hub.server import Hub
 from waitbus.settings import Settings
-from waitbus.store.open import open_writer
+from waitbus.store.append import Appender
+from waitbus.store.open import open_reader, open_writer
 from waitbus.ulid import ULID_MIN
 
 VECTORS = [json.loads(line) for line in (Path(__file__).parent / "vectors/wire-v1.jsonl").read_text().splitlines()]
@@ -335,7 +336,7 @@ def test_the_hub_loads_the_standard_library_only(settings: Settings, bus_dir: Pa
     script = (
         "import atexit, json, os, sys\n"
         "atexit.register(lambda: print(json.dumps(sorted(sys.modules))))\n"
-        "sys.argv = ['waitbus', 'serve', 'hub', '--idle-exit', '0']\n"
+        "sys.argv = ['waitbus', 'serve', 'hub', '--idle-exit', '1ms']\n"
         "from waitbus.cli.main import main\n"
         "sys.exit(main())\n"
     )
@@ -369,6 +370,41 @@ def in_process_hub(settings: Settings, scenario: Callable[[Hub, asyncio.Abstract
             await hub.drain()
 
     asyncio.run(run())
+
+
+def test_an_old_event_that_nobody_rang_for_is_delivered_before_it_is_pruned(settings: Settings) -> None:
+    async def scenario(hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, settings.broadcast_socket)
+            await loop.sock_sendall(client, wire.encode(wire.subscribe_frame(caught_up=True)))
+            decoder, frames = wire.Decoder(), list[dict[str, Any]]()
+            while len(frames) < 2:
+                frames += [wire.decode(body) for body in decoder.feed(await loop.sock_recv(client, 9999))]
+            with contextlib.closing(Appender(settings)) as quiet:
+                quiet.append(EventInsert(source="s", event_type="old", received_at=1))
+            for _ in range(3):
+                hub.reader._prune_step(loop)
+            hub.pump()
+            frames += [wire.decode(body) for body in decoder.feed(await loop.sock_recv(client, 9999))]
+            assert frames[-1]["event_type"] == "old"
+            hub.reader._prune_step(loop)
+        with contextlib.closing(open_reader(settings)) as store:
+            assert store.execute("SELECT count(*) FROM events").fetchone() == (0,)
+
+    in_process_hub(settings, scenario)
+
+
+@pytest.mark.parametrize(("idle_exit", "leaves"), [(None, False), (0, False), (0.0, False), (600, True)])
+def test_an_idle_exit_of_0_is_none(settings: Settings, idle_exit: float | None, leaves: bool) -> None:
+    async def scenario() -> None:
+        hub = Hub(settings, asyncio.get_running_loop(), idle_exit)
+        assert (hub.may_leave(), hub._idle_timer is not None) == (leaves, leaves)
+        await hub.drain()
+
+    for path in (settings.state_dir, settings.runtime_dir):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    asyncio.run(scenario())
 
 
 def test_a_first_frame_that_never_comes_whole_is_closed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,6 +445,8 @@ def test_old_events_are_pruned_in_steps_beside_the_live_stream(
     emit_many(numbered(0, 1500, received_at=1))
     emit_many(numbered(1500, 1510))
     monkeypatch.setattr("waitbus.hub.store_reader.PRUNE_STEP_PAUSE_SEC", 0.0)
+    # A hub begins by itself, long before a minute has passed: many do not live for one.
+    monkeypatch.setattr("waitbus.hub.server.PRUNE_FIRST_SEC", 0.0)
 
     async def scenario(hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
         gone = loop.create_future()
@@ -421,7 +459,6 @@ def test_old_events_are_pruned_in_steps_beside_the_live_stream(
                 else:
                     loop.call_later(0.02, look)
 
-            hub.reader.maintain(loop)
             look()
             await gone
 

@@ -202,6 +202,17 @@ def test_whichever_comes_first(settings: Settings, conn: sqlite3.Connection) -> 
     assert left(conn) == list(range(16, 26))
 
 
+@pytest.mark.parametrize("policy", [Policy(max_age_s=3600), Policy(max_rows=1), Policy(max_bytes=1)])
+def test_rows_that_somebody_has_yet_to_read_stay(settings: Settings, conn: sqlite3.Connection, policy: Policy) -> None:
+    fill(settings, [9, 8, 7, 6])
+    pruner = Pruner(policy)
+    for _ in range(5):
+        pruner.step(conn, now_ns=NOW, upto=2)
+    assert left(conn) == [3, 4]
+    run(conn, pruner)
+    assert len(left(conn)) <= 1
+
+
 def test_nothing_to_do_takes_no_lock(settings: Settings, conn: sqlite3.Connection) -> None:
     fill(settings, [1, 0])
     other = open_writer(settings)

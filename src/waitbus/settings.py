@@ -301,7 +301,7 @@ _CONFIG: dict[str, dict[str, tuple[str, Callable[[object], Any], str]]] = {
     },
     "hub": {
         "queue_bytes": ("queue_bytes", _queue, 'a size like "4MiB", at least "128KiB"'),
-        "idle_exit": ("idle_exit_s", _duration, 'a duration like "10m", or seconds'),
+        "idle_exit": ("idle_exit_s", _duration, 'a duration like "10m", or seconds (0: no end)'),
     },
     "client": {
         "autostart": ("autostart", _switch, _FORM_SWITCH),

@@ -51,10 +51,12 @@ class Live:
         if self._is_idle:
             self._reader.skip()
             self._is_idle = False
+        self._reader.is_followed = True
 
     def end(self) -> None:
         """Stop reading: the last subscriber has left."""
         self._is_idle = True
+        self._reader.is_followed = False
 
     def pump(self) -> None:
         """Send newly committed events: one page now, any others in later turns of the loop."""

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from waitbus.settings import Settings
 
 DRAIN_SEC = 2.0
+PRUNE_FIRST_SEC = 1.0
 # The limit on open files to ask for: enough for thousands of subscribers, and allowed on macOS without privileges.
 DESCRIPTORS = 10_240
 _ACCEPT_AT_ONCE = 64
@@ -67,7 +68,7 @@ class Hub:
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, idle_exit: float | None = None) -> None:
         self._settings = settings
         self._loop = loop
-        self._idle_exit = idle_exit
+        self._idle_exit = idle_exit or None  # 0 stands for no limit, as in the other settings
         self._started = time.monotonic()
         self._delivery = Delivery(log)
         self._fanout = Fanout(self._delivery, time.thread_time)
@@ -94,7 +95,8 @@ class Hub:
         loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
         loop.set_exception_handler(self._on_loop_fault)
         self._heartbeats = Heartbeats(loop, self._beat)
-        self._every(PRUNE_EVERY_SEC, lambda: self.reader.maintain(loop))
+        # Soon for the first time, too: a hub that short waits start may not live for long.
+        self._every(PRUNE_EVERY_SEC, lambda: self.reader.maintain(loop), first=PRUNE_FIRST_SEC)
         if interval := watchdog_interval():
             self._every(interval, lambda: notify("WATCHDOG=1"))
         self._sweep = Sweep(settings, lambda: self._tell_loop(self._swept), self._look)
@@ -244,14 +246,14 @@ class Hub:
 
     # --- timers ------------------------------------------------------------------------------------------------------
 
-    def _every(self, interval: float, act: Callable[[], object]) -> None:
+    def _every(self, interval: float, act: Callable[[], object], first: float | None = None) -> None:
         slot = len(self._timers)
 
         def tick() -> None:
             self._timers[slot] = self._loop.call_later(interval, tick)
             act()
 
-        self._timers.append(self._loop.call_later(interval, tick))
+        self._timers.append(self._loop.call_later(interval if first is None else first, tick))
 
     def _tell_loop(self, act: Callable[[], object]) -> None:
         """Call `act` in the loop. This is called from the sweep's thread."""
@@ -354,7 +356,7 @@ def _allow_descriptors() -> None:
 
 
 def serve(settings: Settings, *, idle_exit: float | None = None, ready_fd: int | None = None) -> int:
-    """Run the hub until SIGTERM, SIGINT, or `idle_exit` seconds without a connection. Returns 0.
+    """Run the hub until SIGTERM, SIGINT, or `idle_exit` seconds without a connection (0: stay). Returns 0.
 
     Once it listens, it writes ``ready`` to the descriptor `ready_fd` and closes it. Raises `WaitbusError` if it cannot
     start: another hub serves the store, a directory is not private, or the store cannot be opened.

@@ -78,6 +78,8 @@ class StoreReader:
         self._missing_since: float | None = None
         import_v020(settings)
         self.cursor = read.last_seq(self._connection)
+        # Whether live delivery reads the store. Rows that it has not read yet are not pruned.
+        self.is_followed = False
         self._version = read.data_version(self._connection)
         self._pruner = prune.Pruner(prune.policy_of(settings))
         self._pruned: Writer | None = None
@@ -223,7 +225,8 @@ class StoreReader:
                 # Producers go first: with no timeout, pruning gives way to a writer and tries again later.
                 self._pruned = open_writer(self._settings, timeout=0)
             if self._pruned.place.stands():
-                more = self._pruner.step(self._pruned, now_ns=time.time_ns()).more
+                upto = self.cursor if self.is_followed else None
+                more = self._pruner.step(self._pruned, now_ns=time.time_ns(), upto=upto).more
         except (sqlite3.Error, WaitbusError) as error:
             self.complain(error)
         if more:

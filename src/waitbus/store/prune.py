@@ -31,6 +31,7 @@ _STRETCH = 4096  # rows in a stretch
 _VACUUM_PAGES = 128  # pages that a step returns to the disk
 _SPARE_PAGES = 256  # free pages that are kept for new events, or a quarter of the file if that is more
 _BUSY_PAUSE_S = 0.005
+_MAX_SEQ = (1 << 63) - 1
 
 
 class Policy:
@@ -94,15 +95,15 @@ class Pruner:
         self._in_last = 0  # rows in the last stretch
         self._surplus: int | None = None  # rows beyond the limit; None until they have been counted
 
-    def step(self, conn: sqlite3.Connection, *, now_ns: int) -> PruneStep:
+    def step(self, conn: sqlite3.Connection, *, now_ns: int, upto: int | None = None) -> PruneStep:
         """Do a little of the work. Once there is no more, the next call looks at the store from the beginning.
 
-        `conn` is a writer's connection in autocommit mode. If the store is busy, the step does nothing and says that
-        there is more to do. Raises `StoreError`.
+        `conn` is a writer's connection in autocommit mode. Rows after seq `upto` stay: somebody has yet to read them.
+        If the store is busy, the step does nothing and says that there is more to do. Raises `StoreError`.
         """
         try:
             try:
-                step = self._step(conn, now_ns)
+                step = self._step(conn, now_ns, _MAX_SEQ if upto is None else upto)
                 if step.deleted or step.more:
                     wal = Wal(path_of(conn))
                     if wal.needs_checkpoint():
@@ -118,14 +119,14 @@ class Pruner:
         except sqlite3.Error as error:
             raise explain(error, conn) from error
 
-    def _step(self, conn: sqlite3.Connection, now_ns: int) -> PruneStep:
+    def _step(self, conn: sqlite3.Connection, now_ns: int, upto: int) -> PruneStep:
         if self._policy.max_age_s:
             if not self._look(conn):
                 return PruneStep(0, True)
-            deleted = self._delete_old(conn, now_ns - int(self._policy.max_age_s * 1e9))
+            deleted = self._delete_old(conn, now_ns - int(self._policy.max_age_s * 1e9), upto)
             if deleted is not None:
                 return PruneStep(deleted, True)
-        deleted = self._delete_first(conn)
+        deleted = self._delete_first(conn, upto)
         if deleted:
             return PruneStep(deleted, True)
         more = _give_back(conn, self._policy)
@@ -156,7 +157,7 @@ class Pruner:
         last.oldest_ns = min((one for one in (last.oldest_ns, oldest_ns) if one is not None), default=None)
         self._in_last += rows
 
-    def _delete_old(self, conn: sqlite3.Connection, limit_ns: int) -> int | None:
+    def _delete_old(self, conn: sqlite3.Connection, limit_ns: int, upto: int) -> int | None:
         """Delete rows older than `limit_ns` from one stretch. Returns how many, or None if no stretch has any."""
         start = 0
         for stretch in self._stretches:
@@ -165,7 +166,7 @@ class Pruner:
             start = stretch.end
         else:
             return None
-        rows = [row[0] for row in conn.execute(_OLD, (start, stretch.end, limit_ns, _DELETED))]
+        rows = [row[0] for row in conn.execute(_OLD, (start, min(stretch.end, upto), limit_ns, _DELETED))]
         deleted = _delete(conn, rows)
         if deleted == len(rows) < _DELETED:
             stretch.oldest_ns = conn.execute(_OLDEST, (start, stretch.end)).fetchone()[0]
@@ -173,13 +174,13 @@ class Pruner:
                 self._stretches.remove(stretch)
         return deleted
 
-    def _delete_first(self, conn: sqlite3.Connection) -> int:
+    def _delete_first(self, conn: sqlite3.Connection, upto: int) -> int:
         """Delete the first rows while the store has too many rows or bytes. Returns how many were deleted."""
         if self._surplus is None:
             self._surplus = _surplus_rows(conn, self._policy)
         if not self._surplus and not _too_big(conn, self._policy):
             return 0
-        rows = [row[0] for row in conn.execute("SELECT seq FROM events ORDER BY seq LIMIT ?", (_DELETED,))]
+        rows = [row[0] for row in conn.execute(_FIRST, (upto, _DELETED))]
         surplus = self._surplus
         deleted = _delete(conn, rows, lambda count: count < surplus or _too_big(conn, self._policy))
         self._surplus = max(0, surplus - deleted)
@@ -196,6 +197,7 @@ _OLD = (
     "SELECT seq FROM events WHERE seq > ? AND seq <= ? AND typeof(received_at) = 'integer' AND received_at < ? "
     "ORDER BY seq LIMIT ?"
 )
+_FIRST = "SELECT seq FROM events WHERE seq <= ? ORDER BY seq LIMIT ?"
 _COUNT_OLD = "SELECT count(*) FROM events WHERE typeof(received_at) = 'integer' AND received_at < ?"
 
 

@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 MADE, THERE, WOULD = "made", "there", "would be made"
 
 CONFIG = """\
-# waitbus: every setting, commented out at its default. The variables WAITBUS_* win over this file.
+# The settings of waitbus, each commented out at its default. Places are not set here but by variables, such as
+# WAITBUS_STATE_DIR. The variable WAITBUS_AUTOSTART overrides `autostart`; no other setting here has a variable.
 
 [store]
-# What a commit survives: "process", the kill of any process; "power-loss", the plug, too, and emit is slower.
+# What a commit survives: "process", the kill of any process; "power-loss", also a power cut, and emit is slower.
 # durability = "process"
-# The oldest events go by themselves past any of these limits, 0 meaning none; false keeps all.
+# Whether the hub deletes the oldest events beyond the limits below. 0 means no limit.
 # retention = true
 # max_age = "30d"
 # max_bytes = "1GiB"
 # max_rows = 0
 
 [hub]
-# What a subscriber may leave unread before it is cut off; it comes back where it was.
+# How much a subscriber may leave unread before it is cut off. It reconnects and goes on where it was.
 # queue_bytes = "4MiB"
-# How long a hub that a client started stays with nobody connected.
+# How long a hub that a client started stays with nobody connected; 0 means for good.
 # idle_exit = "10m"
 
 [client]

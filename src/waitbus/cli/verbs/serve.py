@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--idle-exit",
         metavar="DURATION",
         type=duration,
-        help="exit after this long with nobody connected (default: stay)",
+        help="exit after this long with nobody connected (default, and 0: stay)",
     )
     parser.add_argument(
         "--ready-fd", metavar="N", type=int, help="write one line to this descriptor when the hub listens; close it"
