@@ -29,6 +29,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tests.pytest_runs import Forker, Project
 
+# A shell without job control starts what runs in its background with these signals ignored, and everything that a test
+# starts would inherit that. The suite means the same in the background as in the foreground.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
 # Seconds a test waits for something that should come at once; reaching it is a failure. (`make mutants` has less.)
 PATIENCE = float(os.environ.get("WB_TEST_PATIENCE", "20"))
 ROOT = Path(__file__).parent.parent
