@@ -70,7 +70,7 @@ def test_the_ack_says_what_the_contract_says(hub: HubProcess, settings: Settings
         "caught_up_at": None,
         "heartbeat_sec": 60,
         "max_frame_bytes": 65536,
-        "features": ["match", "caught_up", "heartbeat_sec"],
+        "features": ["match", "caught_up", "heartbeat_sec", "status"],
         "store": os.path.realpath(settings.db_path),
         "version": __version__,
         "kind": "subscribe_ack",

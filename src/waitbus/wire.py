@@ -30,7 +30,7 @@ MAX_FILTERS = 64
 MAX_EVENT_TYPES = 256
 # A frame holds `fields`. Deeper JSON is not parsed, because Python versions differ in how deep they can go.
 MAX_FRAME_DEPTH = MAX_FIELDS_DEPTH + 1
-FEATURES = ("match", "caught_up", "heartbeat_sec")
+FEATURES = ("match", "caught_up", "heartbeat_sec", "status")
 
 _FILTER = re.compile(r"([A-Za-z0-9_.-]+/([A-Za-z0-9_.-]+|\*)|\*)")
 
@@ -140,13 +140,22 @@ class Decoder:
 class SubscribeRequest:
     """What a subscriber asks for in its first frame, checked.
 
-    `filters`, `event_types` and `match` become one predicate. `heartbeat_sec` is within its limits.
+    `filters`, `event_types` and `match` become one predicate. `heartbeat_sec` is within its limits. `status` asks who
+    else is subscribed.
     """
 
-    __slots__ = ("caught_up", "heartbeat_sec", "match", "predicate", "since")
+    __slots__ = ("caught_up", "heartbeat_sec", "match", "predicate", "since", "status")
 
-    def __init__(self, since: str | None, predicate: Predicate | None, caught_up: bool, heartbeat_sec: int) -> None:
+    def __init__(
+        self,
+        since: str | None,
+        predicate: Predicate | None,
+        caught_up: bool,
+        heartbeat_sec: int,
+        status: bool = False,
+    ) -> None:
         self.predicate = predicate
+        self.status = status
         self.since = since
         self.caught_up = caught_up
         self.heartbeat_sec = heartbeat_sec
@@ -181,7 +190,8 @@ def parse_subscribe_request(frame: Mapping[str, Any]) -> SubscribeRequest:
         _match_node(frame.get("match")),
     ]
     heartbeat = _heartbeat(frame.get("heartbeat_sec"))
-    return SubscribeRequest(since, _conjunction(nodes), frame.get("caught_up") is True, heartbeat)
+    caught_up, status = frame.get("caught_up") is True, frame.get("status") is True
+    return SubscribeRequest(since, _conjunction(nodes), caught_up, heartbeat, status)
 
 
 def _heartbeat(asked: object) -> int:
@@ -244,10 +254,12 @@ def subscribe_frame(
     event_types: Iterable[str] = (),
     caught_up: bool = False,
     heartbeat_sec: int | None = None,
+    status: bool = False,
 ) -> dict[str, Any]:
     """Build the first frame that a client sends.
 
-    `caught_up` asks for a marked heartbeat at the end of replay, `heartbeat_sec` for heartbeats at that interval.
+    `caught_up` asks for a marked heartbeat at the end of replay, `heartbeat_sec` for heartbeats at that interval,
+    `status` for one frame that lists the other subscribers.
     """
     frame: dict[str, Any] = {"proto": PROTO}
     if filters:
@@ -262,6 +274,8 @@ def subscribe_frame(
         frame["caught_up"] = True
     if heartbeat_sec is not None:
         frame["heartbeat_sec"] = heartbeat_sec
+    if status:
+        frame["status"] = True
     return frame
 
 
@@ -300,6 +314,11 @@ def heartbeat_frame(ts: int, uptime_sec: int, *, cursor: str | None = None, caug
         frame["caught_up"] = True
     frame["kind"] = "daemon_heartbeat"
     return frame
+
+
+def status_frame(subscribers: int, waiters: list[dict[str, Any]]) -> dict[str, Any]:
+    """Build the answer to `status`: how many others are subscribed, and as many of them as fit, oldest first."""
+    return {"subscribers": subscribers, "waiters": waiters, "kind": "hub_status"}
 
 
 def truncated_frame(event_id: str, correlation_id: str | None) -> dict[str, Any]:

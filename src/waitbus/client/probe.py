@@ -10,6 +10,7 @@ from waitbus.client.connect import ABSENT, connect_to, is_same_store, places
 from waitbus.event import WaitbusError, one_line
 from waitbus.host.peer import peer_pid
 from waitbus.predicate import Predicate
+from waitbus.predicate_text import text_of
 from waitbus.store import hublock
 
 TYPE_CHECKING = False
@@ -26,7 +27,8 @@ def hub_state(settings: Settings) -> dict[str, Any]:
     """Whether a hub serves this store, and which: in `ANSWER_SEC` seconds, whatever state it is in.
 
     Keys: `running`, `pid`, `uptime_sec`, `socket` (where it answered, else where it should), `store`, `version`; `note`
-    and `problem` (a line each) where there is something to say.
+    and `problem` (a line each) where there is something to say; `subscribers` (how many) and `waiters` (those that the
+    hub named, see `_waiter`) where it says so.
     """
     own = settings.broadcast_socket
     state: dict[str, Any] = {"running": False, "pid": None, "uptime_sec": None, "socket": own}
@@ -84,6 +86,8 @@ def _ask(settings: Settings, path: str, deadline: float) -> dict[str, Any]:
                 answer.update(store=store, version=frame.get("version"))
                 if "caught_up" not in (frame.get("features") or ()):
                     return answer
+            elif frame.get("kind") == "hub_status":
+                answer.update(_waiters(frame))
             elif frame.get("kind") == "daemon_heartbeat":
                 answer["uptime_sec"] = frame.get("uptime_sec")
                 return answer
@@ -100,10 +104,35 @@ def _frames(connection: socket.socket, deadline: float) -> Iterator[dict[str, An
     nothing = Predicate.from_object({"key": "event_id", "op": "eq", "value": ""})
     decoder = wire.Decoder()
     connection.settimeout(max(0.01, deadline - time.monotonic()))
-    connection.sendall(wire.encode(wire.subscribe_frame(match=nothing, caught_up=True)))
+    connection.sendall(wire.encode(wire.subscribe_frame(match=nothing, caught_up=True, status=True)))
     while data := connection.recv(wire.MAX_FRAME_BYTES):
         yield from map(wire.decode, decoder.feed(data))
         connection.settimeout(max(0.01, deadline - time.monotonic()))
+
+
+def _waiters(frame: dict[str, Any]) -> dict[str, Any]:
+    """Who else is subscribed, as far as a hub's answer can be read."""
+    waiters = frame.get("waiters")
+    known = [one for one in waiters if isinstance(one, dict)] if isinstance(waiters, list) else []
+    count = frame.get("subscribers")
+    return {"subscribers": count if isinstance(count, int) else len(known), "waiters": list(map(_waiter, known))}
+
+
+def _waiter(told: dict[str, Any]) -> dict[str, Any]:
+    """One subscriber: its `pid`, its `predicate` as text (null: any event), since when (`age_sec`), what it has had.
+
+    `seen` counts roughly the events that went by, `matched` those that it was sent.
+    """
+    predicate, begun = told.get("predicate"), told.get("connected_at")
+    try:
+        text = None if predicate is None else text_of(Predicate.from_object(predicate).as_object)
+    except WaitbusError:
+        text = "?"
+    if told.get("is_cut") is True:
+        text = "a predicate too long to be told"
+    age = max(0.0, time.time() - begun) if isinstance(begun, int | float) else None
+    numbers = {name: value if type(value := told.get(name)) is int else None for name in ("pid", "seen", "matched")}
+    return {"predicate": text, "age_sec": age if age is None else round(age, 1), **numbers}
 
 
 def _foreign(settings: Settings, connection: socket.socket, path: str, store: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from waitbus.host.peer import peer_pid
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
@@ -33,7 +35,7 @@ class Connection:
     It uses no asyncio transport, because each would cost memory for every subscriber.
     """
 
-    __slots__ = ("_loop", "_owner", "_slow_turns", "_socket", "_writing", "predicate", "session")
+    __slots__ = ("_loop", "_owner", "_slow_turns", "_socket", "_writing", "begun", "matched", "predicate", "session")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, session: Session, owner: Owner) -> None:
         self._loop = loop
@@ -43,6 +45,9 @@ class Connection:
         self._slow_turns = 0
         self.session = session
         self.predicate: Predicate | None = None
+        # When it subscribed, in seconds since the epoch, and how many events were queued for it since.
+        self.begun = 0
+        self.matched = 0
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._on_readable)
 
@@ -51,6 +56,11 @@ class Connection:
         if self.session.queued_bytes > _BURST_BYTES and not self._writing:
             self._send()
         return self.session.push(frame)
+
+    @property
+    def pid(self) -> int | None:
+        """The subscriber's process, as far as the kernel knows it."""
+        return peer_pid(self._socket)
 
     @property
     def is_slow(self) -> bool:

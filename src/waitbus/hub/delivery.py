@@ -63,6 +63,7 @@ class Delivery:
             return False
         try:
             connection.push(data)
+            connection.matched += 1
         except MemoryError:
             raise
         except Exception as error:

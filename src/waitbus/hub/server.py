@@ -30,6 +30,7 @@ from waitbus.hub.replay import Replay
 from waitbus.hub.session import Session
 from waitbus.hub.store_reader import PRUNE_EVERY_SEC, StoreReader
 from waitbus.hub.sweep import Sweep
+from waitbus.hub.waiters import status_of
 from waitbus.private import RUNTIME, ensure_private_dir
 from waitbus.store.errors import StoreError
 
@@ -180,6 +181,9 @@ class Hub:
         session.begin(newest_seq, since_seq)
         served = (self._settings.store, __version__)
         session.push(wire.encode(wire.ack_frame(caught_up_at, subscription.heartbeat_sec, served=served)))
+        connection.begun = int(time.time())
+        if subscription.status:
+            session.push(status_of(self._connections - {connection}, self.reader.cursor))
         self._heartbeats.add(connection, subscription.heartbeat_sec)
         self._replay.serve(connection)
 

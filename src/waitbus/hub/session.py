@@ -74,6 +74,7 @@ class Session:
     """What the hub holds for one connection: its state, its cursor into the store, and its queue of unsent bytes."""
 
     __slots__ = (
+        "_begun_seq",
         "_cursor",
         "_decoder",
         "_head_sent",
@@ -92,7 +93,7 @@ class Session:
         self._state = State.AWAITING
         # The request, until the hub has answered it.
         self.subscription: SubscribeRequest | None = None
-        self._cursor = 0
+        self._begun_seq = self._cursor = 0
         self._live_after_seq = 0
         self._takes_history = False
         # How many store reads for this session have failed in a row.
@@ -199,7 +200,7 @@ class Session:
         """Start after row `since_seq`. With None there is no replay: start after row `live_after_seq`."""
         self._live_after_seq = live_after_seq
         self._takes_history = since_seq is not None
-        self._cursor = live_after_seq if since_seq is None else since_seq
+        self._begun_seq = self._cursor = live_after_seq if since_seq is None else since_seq
         self.failures = 0
 
     def advance(self, seq: int) -> None:
@@ -231,6 +232,11 @@ class Session:
         elif self._cursor > common or not common:
             self._cursor = news
         self._live_after_seq = min(self._live_after_seq, common)
+        self._begun_seq = min(self._begun_seq, self._cursor)
+
+    def passed(self, live_seq: int) -> int:
+        """Roughly how many rows went by since it began, whether they matched or not. Live has read up to `live_seq`."""
+        return max(0, (live_seq if self._state is State.LIVE else self._cursor) - self._begun_seq)
 
     # --- the queue and the end ---------------------------------------------------------------------------------------
 
