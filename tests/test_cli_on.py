@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +257,8 @@ class TestNoEventEndsIt:
         tell(summary="first")
         assert line() == "first"
         row = {
-            "delivery_id": "d", "source": "s", "event_type": "t", "owner": "o", "repo": "r", "received_at": 1,
+            "delivery_id": "d", "source": "s", "event_type": "t", "owner": "o", "repo": "r",
+            "received_at": time.time_ns(),
             "ingest_method": "m", "payload_json": "{}", "summary": "poison",
             "fields_json": json.dumps({"n" * 140_000: 1}),
         }  # fmt: skip

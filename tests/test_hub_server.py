@@ -251,6 +251,7 @@ def test_a_store_moved_away_is_begun_anew(hub: HubProcess, settings: Settings, p
 def test_an_idle_hub_leaves(unstarted_hub: HubProcess) -> None:
     unstarted_hub.start("--idle-exit", "0.1")
     assert unstarted_hub.process is not None
+    assert unstarted_hub.process is not None
     assert unstarted_hub.process.wait(PATIENCE) == 0
 
 
@@ -407,6 +408,16 @@ def test_an_idle_exit_of_0_is_none(settings: Settings, idle_exit: float | None, 
     asyncio.run(scenario())
 
 
+def test_a_hub_of_a_short_life_prunes_when_it_leaves(settings: Settings, unstarted_hub: HubProcess) -> None:
+    emit_many(numbered(0, 1200, received_at=1))
+    emit_many(numbered(1200, 1210))
+    unstarted_hub.start("--idle-exit", "1ms")
+    assert unstarted_hub.process is not None
+    assert unstarted_hub.process.wait(PATIENCE) == 0
+    with contextlib.closing(open_reader(settings)) as store:
+        assert store.execute("SELECT count(*) FROM events").fetchone() == (10,)
+
+
 def test_a_first_frame_that_never_comes_whole_is_closed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "FIRST_FRAME_SEC", 0.05)
 
@@ -445,8 +456,6 @@ def test_old_events_are_pruned_in_steps_beside_the_live_stream(
     emit_many(numbered(0, 1500, received_at=1))
     emit_many(numbered(1500, 1510))
     monkeypatch.setattr("waitbus.hub.store_reader.PRUNE_STEP_PAUSE_SEC", 0.0)
-    # A hub begins by itself, long before a minute has passed: many do not live for one.
-    monkeypatch.setattr("waitbus.hub.server.PRUNE_FIRST_SEC", 0.0)
 
     async def scenario(hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
         gone = loop.create_future()
@@ -459,6 +468,7 @@ def test_old_events_are_pruned_in_steps_beside_the_live_stream(
                 else:
                     loop.call_later(0.02, look)
 
+            hub.reader.maintain(loop)
             look()
             await gone
 

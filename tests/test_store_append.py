@@ -88,14 +88,17 @@ def test_what_is_answered_is_what_readers_see(appender: Appender, settings: Sett
 def test_every_field_has_its_column(appender: Appender, settings: Settings) -> None:
     columns: dict[str, Any] = {name: 7 if kind is int else f"<{name}>" for name, kind in FIELD_COLUMNS.items()}
     natural: dict[str, Any] = {
-        name: {int: 3, float: 0.5, str: f"<{name}>", list: ["a", 1]}[kind] for name, kind in NATURAL_FIELDS.items()
+        name: {int: 3, float: 0.5, bool: True, str: f"<{name}>", list: ["a", 1], dict: {"a": 1}}[kind]
+        for name, kind in NATURAL_FIELDS.items()
     }
     appender.append(message(**columns, fields=natural))
     conn = open_reader(settings)
     conn.row_factory = sqlite3.Row
     row = conn.execute("SELECT * FROM events").fetchone()
     for name, value in (columns | natural).items():
-        assert row[name] == (json.dumps(value, separators=(",", ":")) if isinstance(value, list) else value), name
+        assert row[name] == (json.dumps(value, separators=(",", ":")) if isinstance(value, list | dict) else value), (
+            name
+        )
     conn.close()
 
 

@@ -83,12 +83,15 @@ def log_of_another_store(path: Path) -> None:
             pragmas = {
                 name: store.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
             }
-            row = store.execute("SELECT * FROM schema_migrations").fetchone()
+            rows = store.execute("SELECT * FROM schema_migrations").fetchall()
         for sql in script:
             another.execute(sql)
         for name, value in pragmas.items():
             another.execute(f"PRAGMA {name} = {value}")
-        another.execute("INSERT INTO schema_migrations VALUES (?, ?, ?, ?)", (*row[:2], row[2] + 1, *row[3:]))
+        for number, slug, applied_at_ns, sha256 in rows:
+            another.execute(
+                "INSERT INTO schema_migrations VALUES (?, ?, ?, ?)", (number, slug, applied_at_ns + 1, sha256)
+            )
         shutil.copy(path.parent / "another.db-wal", log)
     log.chmod(0o600)
 

@@ -74,13 +74,30 @@ def test_a_new_store_has_the_promised_form(settings: Settings) -> None:
         "user_version": migrate.VERSION,
         "synchronous": 1,
     }
-    columns = [row[1] for row in conn.execute("PRAGMA table_xinfo(events)")]
-    assert set(NATURAL_FIELDS) <= set(columns)
-    assert columns[0] == "seq"
-    assert columns[-1] == "payload_json"
+    computed = {row[1]: row[6] == 2 for row in conn.execute("PRAGMA table_xinfo(events)")}
+    assert all(computed[name] for name in NATURAL_FIELDS)
+    stored = [name for name, virtual in computed.items() if not virtual]
+    assert stored[0] == "seq"
+    assert stored[-1] == "payload_json"
     conn.close()
     for path in (settings.db_path, settings.state_dir):
         assert stat.S_IMODE(os.stat(path).st_mode) & 0o077 == 0
+
+
+def test_a_store_of_an_earlier_schema_is_migrated_and_keeps_its_events(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(migrate, "MIGRATIONS", migrate.MIGRATIONS[:1])
+        earlier.setattr(migrate, "VERSION", 1)
+        with closing(Appender(settings)) as appender:
+            appender.append(EventInsert(source="s", event_type="t", fields={"run_attempt": 3, "labels": {"a": 1}}))
+    with pytest.raises(StoreError, match="schema 1, older than ours: run waitbus init"):
+        open_reader(settings)
+    with closing(open_writer(settings)) as conn:
+        assert conn.execute("PRAGMA user_version").fetchone() == (migrate.VERSION,)
+        assert conn.execute("SELECT run_attempt, labels FROM events").fetchall() == [(3, '{"a":1}')]
+        assert len(read_after(conn, 0, 10)) == 1
 
 
 def test_a_small_cache_for_who_stays_in_memory(settings: Settings) -> None:

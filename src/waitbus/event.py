@@ -66,6 +66,15 @@ NATURAL_FIELDS: dict[str, type] = {
     "argv": list,
     "signal": int,
     "tail": str,
+    "run_attempt": int,
+    "workflow_id": int,
+    "event": str,
+    "head_repo": str,
+    "html_url": str,
+    "labels": dict,
+    "compose_project": str,
+    "compose_service": str,
+    "oom": bool,
 }
 # Limits for writers, in bytes of UTF-8. A reader returns a row beyond them as `truncated`. The depth counts levels of
 # nesting, and the object `fields` itself is the first.

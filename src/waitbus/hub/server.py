@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from waitbus.settings import Settings
 
 DRAIN_SEC = 2.0
-PRUNE_FIRST_SEC = 1.0
+# How long a hub that leaves because it is idle prunes first. One that never lived for a minute has not pruned yet.
+LEAVING_SEC = 0.5
 # The limit on open files to ask for: enough for thousands of subscribers, and allowed on macOS without privileges.
 DESCRIPTORS = 10_240
 _ACCEPT_AT_ONCE = 64
@@ -96,8 +97,7 @@ class Hub:
         loop.add_reader(self.listeners.broadcast.fileno(), self._on_accept)
         loop.set_exception_handler(self._on_loop_fault)
         self._heartbeats = Heartbeats(loop, self._beat)
-        # Soon for the first time, too: a hub that short waits start may not live for long.
-        self._every(PRUNE_EVERY_SEC, lambda: self.reader.maintain(loop), first=PRUNE_FIRST_SEC)
+        self._every(PRUNE_EVERY_SEC, lambda: self.reader.maintain(loop))
         if interval := watchdog_interval():
             self._every(interval, lambda: notify("WATCHDOG=1"))
         self._sweep = Sweep(settings, lambda: self._tell_loop(self._swept), self._look)
@@ -213,7 +213,7 @@ class Hub:
         self._live.end()
         self._sweep.stop()
         if self._idle_exit is not None:
-            self._idle_timer = self._loop.call_later(self._idle_exit, self.stop)
+            self._idle_timer = self._loop.call_later(self._idle_exit, self._leave)
         if self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -250,14 +250,14 @@ class Hub:
 
     # --- timers ------------------------------------------------------------------------------------------------------
 
-    def _every(self, interval: float, act: Callable[[], object], first: float | None = None) -> None:
+    def _every(self, interval: float, act: Callable[[], object]) -> None:
         slot = len(self._timers)
 
         def tick() -> None:
             self._timers[slot] = self._loop.call_later(interval, tick)
             act()
 
-        self._timers.append(self._loop.call_later(interval if first is None else first, tick))
+        self._timers.append(self._loop.call_later(interval, tick))
 
     def _tell_loop(self, act: Callable[[], object]) -> None:
         """Call `act` in the loop. This is called from the sweep's thread."""
@@ -298,6 +298,10 @@ class Hub:
                 connection.flush()
 
     # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        self.reader.prune_for(LEAVING_SEC)
+        self.stop()
 
     def stop(self) -> None:
         if not self.stopped.done():

@@ -218,7 +218,22 @@ class StoreReader:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
 
+    def prune_for(self, seconds: float) -> None:
+        """Prune without pauses for at most `seconds`, while nobody is served."""
+        until = time.monotonic() + seconds
+        if self._settings.retention and self._connection.place.stands():
+            while self._prune_once() and time.monotonic() < until:
+                pass
+        self._end_prune()
+
     def _prune_step(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._prune_once():
+            self._prune_timer = loop.call_later(PRUNE_STEP_PAUSE_SEC, self._prune_step, loop)
+        else:
+            self._end_prune()
+
+    def _prune_once(self) -> bool:
+        """Do one step. Returns whether there is more to do."""
         more = False
         try:
             if self._pruned is None:
@@ -229,10 +244,7 @@ class StoreReader:
                 more = self._pruner.step(self._pruned, now_ns=time.time_ns(), upto=upto).more
         except (sqlite3.Error, WaitbusError) as error:
             self.complain(error)
-        if more:
-            self._prune_timer = loop.call_later(PRUNE_STEP_PAUSE_SEC, self._prune_step, loop)
-            return
-        self._end_prune()
+        return more
 
     def _end_prune(self) -> None:
         if self._prune_timer is not None:

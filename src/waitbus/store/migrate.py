@@ -18,6 +18,7 @@ APPLICATION_ID = 0x77624253
 # (sequence number, slug, sha256 of NUMBER_SLUG.sql)
 MIGRATIONS: tuple[tuple[int, str, str], ...] = (
     (1, "events", "a755a4b8be01e6f47b994fe70d1fc7725f02975659548b3008c975bcf44279c0"),
+    (2, "natural_names", "2a0482586c5465b76c97c3e00bf52f0a93ef67e61e3a646b0454b9596bfebdec"),
 )
 VERSION = len(MIGRATIONS)
 # Every commit writes about four pages to the log. With half of SQLite's default page size, 4,096 bytes, busy writers

@@ -170,8 +170,15 @@ class _Clock:
         if code & 0xFF == sqlite3.SQLITE_AUTH:
             raise SqlError("that is not to be done from here: only reading the store is") from error
         if code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE):
-            raise SqlError(f"SQL: {error}; the columns are named by: pragma_table_xinfo('events')") from error
+            raise SqlError(f"SQL: {error}; {_hint(str(error))}") from error
         raise explain(error, conn) from error
+
+
+def _hint(error: str) -> str:
+    name = error.removeprefix("no such column: ")
+    if name == error or not name.isidentifier():
+        return "the columns are named by: pragma_table_xinfo('events')"
+    return f"a source's own field is read as: json_extract(fields_json, '$.{name}')"
 
 
 _READING = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
