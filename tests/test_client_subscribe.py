@@ -472,8 +472,9 @@ def test_after_a_fork_parent_and_child_each_go_on(hub: HubProcess) -> None:
     events.close()
 
 
+@pytest.mark.parametrize("has_runtime_dir", [True, False], ids=["XDG_RUNTIME_DIR", "no XDG_RUNTIME_DIR"])
 def test_a_client_from_the_contract_alone_receives_events(
-    bus_dir: Path, monkeypatch: pytest.MonkeyPatch, unstarted_hub: HubProcess, settings: Settings
+    bus_dir: Path, monkeypatch: pytest.MonkeyPatch, unstarted_hub: HubProcess, settings: Settings, has_runtime_dir: bool
 ) -> None:
     """The script printed in docs/wire.md, in a process that never imports the package."""
     page = ROOT / "docs" / "wire.md"
@@ -483,8 +484,13 @@ def test_a_client_from_the_contract_alone_receives_events(
         block for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if "socket" in block
     )
     assert len(script.splitlines()) <= 12
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(bus_dir))
-    monkeypatch.setenv("WAITBUS_RUNTIME_DIR", str(bus_dir / "waitbus"))
+    if has_runtime_dir:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(bus_dir))
+        monkeypatch.setenv("WAITBUS_RUNTIME_DIR", str(bus_dir / "waitbus"))
+    else:  # not where a hub of this user may listen at this moment
+        assert script.count("/tmp/waitbus-") == 1
+        script = script.replace("/tmp/waitbus-", f"{bus_dir}/waitbus-")
+        monkeypatch.setenv("WAITBUS_RUNTIME_DIR", str(bus_dir / f"waitbus-{os.getuid()}"))
     unstarted_hub.start()
     command = [sys.executable, "-I", "-u", "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as client:

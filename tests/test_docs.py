@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
+import sqlite3
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import PATIENCE, HubProcess
 from tests.test_house import ROOT, in_checkout, project
+from waitbus.client.wait import wait_for
+from waitbus.settings import Settings
 
 PACKAGE = ROOT / "src" / "waitbus"
 ARCHITECTURE = "docs/architecture.md"
@@ -129,3 +134,20 @@ def test_code_that_cites_the_contract_names_the_page_and_a_section_that_exists()
             assert before + after in sections, path
             cited += 1
     assert cited > 5
+
+
+def sample(page: str, language: str, holding: str) -> str:
+    """The one block of code of a page that holds a text."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+    (found,) = [block for block in blocks if holding in block]
+    return str(found)
+
+
+@in_checkout
+def test_the_row_of_the_wire_page_is_heard(hub: HubProcess, settings: Settings) -> None:
+    statement = sample("docs/wire.md", "sql", "INSERT")
+    with contextlib.closing(sqlite3.connect(settings.db_path)) as store, store:
+        store.execute(statement)
+    found = wait_for("event_type=backup", source="cron", since="start", timeout=PATIENCE)
+    assert found is not None
+    assert found.delivery_id == "my-key-1"
