@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
+import doctest
+import io
 import re
 import sqlite3
 import subprocess
@@ -12,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import waitbus
 from tests.conftest import PATIENCE, HubProcess
 from tests.test_house import ROOT, in_checkout, project
 from waitbus.client.wait import wait_for
@@ -151,3 +155,14 @@ def test_the_row_of_the_wire_page_is_heard(hub: HubProcess, settings: Settings) 
     found = wait_for("event_type=backup", source="cron", since="start", timeout=PATIENCE)
     assert found is not None
     assert found.delivery_id == "my-key-1"
+
+
+@pytest.mark.parametrize("name", [name for name in waitbus.__all__ if not name.startswith("__")])
+def test_every_public_name_has_an_example_that_runs(hub: HubProcess, settings: Settings, name: str) -> None:
+    public = {name: getattr(waitbus, name) for name in waitbus.__all__}
+    found = doctest.DocTestFinder(recurse=False).find(public[name], name, globs={**public, "asyncio": asyncio})
+    assert len(found) == 1
+    assert found[0].examples
+    said = io.StringIO()
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert runner.run(found[0], out=said.write).failed == 0, said.getvalue()

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 class WaitbusError(Exception):
-    """The base class of every error that waitbus raises on purpose. Its text is one line that says what to do next."""
+    """The base class of every error that waitbus raises on purpose. Its text is one line that says what to do next.
+
+    >>> try:
+    ...     Predicate.parse("ok=True")
+    ... except WaitbusError as error:
+    ...     print(error)
+    True is not JSON: write ok=true, or ok="True" for the text
+    """
 
 
 # Fields that have a column of their own in the store, with their type in SQLite and on the wire.
@@ -118,11 +125,16 @@ def happened_ms(frame: Mapping[str, Any]) -> int:
 class EventInsert:
     """An event to write. Only `source` and `event_type` are required.
 
+    >>> EventInsert(source="ci", event_type="build", conclusion="failure", fields={"step": "lint"})
+    EventInsert(event_type='build', fields={'step': 'lint'}, ... conclusion='failure')
+
+    The common vocabulary, such as `conclusion`, `run_id` and `head_sha`, are keywords. A source's own names go into
+    `fields`, each with a JSON value. Predicates and `Event.fields` see both alike: ``conclusion=failure`` and
+    ``step=lint``. A name in `fields` that has a keyword of its own is moved there.
+
     `delivery_id` is the idempotency key: emitting the same one again writes nothing (default: a new ULID).
-    `received_at` is in nanoseconds since the epoch (default: now). `payload_json` stays in the store and is never sent
-    on the wire. `fields` holds the natural names of the source, each with a JSON value. Names in `fields` that have an
-    argument of their own are moved there. Raises ``ValueError`` if a value has the wrong type, and ``TypeError`` for an
-    unknown argument.
+    `received_at` is in nanoseconds since the epoch (default: now). `payload_json` is JSON text; it stays in the store
+    and is never sent. Raises ``ValueError`` if a value has the wrong type, and ``TypeError`` for an unknown keyword.
     """
 
     __slots__ = (
@@ -294,10 +306,15 @@ def _unknown(name: str) -> TypeError:
 
 
 class Event:
-    """One event, as an `event` frame holds it.
+    """One event, as it is sent.
 
-    Predicates test `fields`. `received_at` is in nanoseconds since the epoch. `payload_json` is None unless the event
-    was read from the store with its payload.
+    >>> event = emit(EventInsert(source="ci", event_type="build", run_id=7, fields={"step": "lint"})).event
+    >>> event.source, event.event_type, event.fields["run_id"], event.fields["step"]
+    ('ci', 'build', 7, 'lint')
+
+    `fields` holds everything that predicates test: the common vocabulary and the source's own names. `event_id` is its
+    identity and its cursor (`since`). `received_at` is in nanoseconds since the epoch. `payload_json` is None, unless
+    the event was read from the store with its payload.
     """
 
     __slots__ = (
@@ -366,6 +383,10 @@ class Event:
 
 class EmitResult:
     """The result of `emit`. `inserted` says whether this call wrote the row.
+
+    >>> once = EventInsert(source="cron", event_type="backup", delivery_id="backup-2026-05-17")
+    >>> emit(once).inserted, emit(once).inserted
+    (True, False)
 
     `event` is the event as stored: if `inserted` is false, the earlier one with the same `delivery_id`.
     """

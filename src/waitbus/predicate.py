@@ -54,7 +54,11 @@ class PredicateError(WaitbusError, ValueError):
 
 
 class Predicate:
-    """A compiled predicate. Make one with `Predicate.parse(text)`, `Predicate.from_object(object)` or `all_of(...)`.
+    """A compiled predicate. `Predicate.parse` makes one of text, `Predicate.from_object` of the form on the wire.
+
+    >>> failed = Predicate.parse("exit_code>=1")
+    >>> failed({"fields": {"exit_code": 2}}), failed({"fields": {"exit_code": "2"}})
+    (True, False)
 
     Call it with an event frame, as `Event.as_frame()` returns it, to learn whether the event matches. The call never
     raises. `as_object` is the wire form. Two predicates are equal if they make the same tests in the same order.

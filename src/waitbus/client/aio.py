@@ -40,11 +40,19 @@ def asubscribe(
     settings: Settings | None = None,
     autostart: bool | None = None,
 ) -> AsyncSubscription:
-    """Yield as `subscribe` does, with the same arguments and promises, in an ``async for``.
+    """Yield events as `subscribe` does, with the same arguments and promises, in an ``async for``.
 
-    It is subscribed when the first event is asked for, or on entering ``async with asubscribe(...) as events``.
-    A cancelled wait, as in ``asyncio.wait_for(anext(events), 5)``, keeps the connection and loses nothing: the next
-    event asked for is the one after the last that was given. `aclose()` from another task ends the iteration.
+    >>> async def first_failure():
+    ...     async with asubscribe("conclusion=failure", since="1h") as events:
+    ...         return await asyncio.wait_for(anext(events), 5)
+    >>> _ = emit(EventInsert(source="ci", event_type="build", conclusion="failure"))
+    >>> asyncio.run(first_failure()).source
+    'ci'
+
+    The subscription stands on entering ``async with``, or when the first event is asked for. `timeout` ends the
+    iteration, as it does in `subscribe`. For a time-out that raises and does not end it, wait for each event as above:
+    a cancelled wait keeps the connection and loses nothing, and the next `anext` gives the event that the last one did
+    not. `aclose()` from another task ends the iteration.
     """
     settings = settings or load()
     state, inbox = prepare(predicates, source, since, bookmark, settings)

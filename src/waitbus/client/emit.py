@@ -24,25 +24,32 @@ __all__ = ["Bell", "emit", "emit_many"]
 
 
 def emit(event: EventInsert, *, settings: Settings | None = None) -> EmitResult:
-    """Write one event and wake whoever waits for it.
+    """Write one event, and wake every process that waits for it.
 
-    The answer says whether this call wrote the row (`inserted`), and holds the event as stored: when its `delivery_id`
-    was there already, the earlier one, and nothing changed. The event is committed when this returns; that it is
-    delivered does not depend on the hub running now.
+    >>> result = emit(EventInsert(source="ci", event_type="build", conclusion="failure", fields={"step": "lint"}))
+    >>> result.inserted, result.event.summary
+    (True, 'ci build failure')
 
-    Raises ``ValueError`` before anything is written when the event cannot be stored, `StoreError` when the store cannot
-    be written to, `SettingsError` for a setting or place that cannot be used. Without `settings`, the environment is
-    read by the process's first call and holds for all later ones.
+    The event is committed when this returns, whether or not a hub is running. If its `delivery_id` already exists,
+    nothing changes: `inserted` is false, and `event` is the earlier one.
+
+    Raises ``ValueError`` before anything is written if the event cannot be stored, `StoreError` if the store cannot be
+    written, and `SettingsError` if a setting or a place cannot be used. Without `settings`, the first call of the
+    process reads the environment and config.toml, and later calls use the same settings.
     """
     producer = _producer(settings)
     return producer.appender.append(event, after_commit=producer.bell.ring)
 
 
 def emit_many(events: Iterable[EventInsert], *, settings: Settings | None = None) -> BatchResult:
-    """Write many events in order, a thousand to a transaction, ringing after each; any iterable will do.
+    """Write many events in order, and wake every process that waits for one of them.
 
-    The answer counts what was `inserted` and what were `duplicates`. Raises as `emit` does; what was committed before
-    the event that failed stays written and is delivered.
+    >>> done = emit_many(EventInsert(source="ci", event_type="step", fields={"n": n}) for n in range(2500))
+    >>> done.inserted, done.duplicates
+    (2500, 0)
+
+    `events` is any iterable. A transaction holds at most 1,000 events or 1 MiB of payloads, and the bell is rung after
+    each. Raises as `emit` does; transactions before the one that failed stay written and are delivered.
     """
     producer = _producer(settings)
     return producer.appender.append_many(events, after_commit=producer.bell.ring)

@@ -41,23 +41,33 @@ def subscribe(
     settings: Settings | None = None,
     autostart: bool | None = None,
 ) -> Subscription:
-    """Yield every event that matches, in commit order, without gap or repeat, across restarts of the hub.
+    """Yield every event that matches, in commit order, without a gap or a repeat, across restarts of the hub.
 
-    `predicates` are texts such as ``conclusion="failure"`` or `Predicate` objects; several AND across keys, the same
-    key again ORs. `source` is the shorthand for one on that field. It is subscribed when this returns: what is
-    committed from then on comes.
+    >>> _ = emit(EventInsert(source="ci", event_type="build", conclusion="failure", fields={"step": "lint"}))
+    >>> with subscribe("conclusion=failure", source="ci", since="1h", timeout=0.5) as events:
+    ...     for event in events:
+    ...         print(event.conclusion, event.fields["step"])
+    failure lint
 
-    `since` begins in the past: an event_id (strictly after it), a duration back from now (``"10m"``), ``"start"``, or a
-    time (``"today"``, ``"yesterday"``, ``"14:30"``, ``"2026-05-17"``, RFC 3339; local where it names no zone).
-    `bookmark` names a file that holds the cursor between runs; once there, it wins over `since`. It is written when the
-    next event is asked for, so that a crash repeats an event rather than loses one. `timeout`, in seconds, ends the
-    iteration when no event came for that long; the connection stays, and iterating again goes on. It holds for reaching
-    the hub, too: one that does not answer within it (or half a second) is an iteration without an event. `autostart`
-    overrides the setting: whether to start a hub if none runs.
+    `predicates` are texts such as ``conclusion=failure``, or `Predicate` objects. Several AND across keys, and the same
+    key again ORs. `source` is short for a predicate on that field. The subscription stands when this returns: every
+    event committed from then on is yielded.
 
-    The iterator is a context manager with `close()`, which any thread may call: it ends an iteration that waits in
-    another one. All else is for one thread at a time. After a fork the child goes on with a connection of its own.
-    Raises `HubError` when no hub can be reached, `PredicateError`, `SettingsError`.
+    `since` starts in the past: an event_id (strictly after it), a duration back from now (``"10m"``), ``"start"``, or a
+    time (``"today"``, ``"yesterday"``, ``"14:30"``, ``"2026-05-17"``, RFC 3339; local if it names no zone).
+
+    `bookmark` keeps the cursor in a file between runs, and wins over `since` once the file exists. A bare name is a
+    file in the directory ``bookmarks`` of the state directory; a text with a slash is a path. The file is written when
+    the next event is asked for, so a crash repeats an event rather than losing one.
+
+    `timeout`, in seconds, ends the iteration when no event came for that long. It does not raise, and the subscription
+    stays open: iterate again to go on. Reaching the hub counts, too: if it does not answer in time (or in 0.4 s, if
+    that is longer), the iteration has no event. `autostart` overrides the setting of whether to start a hub if none is
+    running.
+
+    The iterator is a context manager with `close()`. Any thread may call `close`, which ends an iteration that waits in
+    another thread; everything else is for one thread at a time. A forked child goes on with its own connection. Raises
+    `HubError` if no hub can be reached, `PredicateError`, `SettingsError`, and `BookmarkError`.
     """
     settings = settings or load()
     state, inbox = prepare(predicates, source, since, bookmark, settings)

@@ -209,11 +209,17 @@ def wait_for(
     settings: Settings | None = None,
     autostart: bool | None = None,
 ) -> Event | None:
-    """Block until one event matches, and return it; None when `timeout` seconds passed first.
+    """Block until one event matches, and return it; return None if `timeout` seconds pass first.
 
-    `predicates`, `source`, `since` and `autostart` are those of `subscribe`. Without `since` only what is committed
-    from now on counts; with it, an earlier event answers at once. A `timeout` of 0 looks at what is there and ends.
-    Raises `HubError` when no hub can be reached, `PredicateError` and `SettingsError` for what cannot be read.
+    >>> _ = emit(EventInsert(source="pytest", event_type="pytest_session", conclusion="failure"))
+    >>> event = wait_for("conclusion=failure", source="pytest", since="10m", timeout=60)
+    >>> event.conclusion
+    'failure'
+
+    `predicates`, `source`, `since` and `autostart` are those of `subscribe`. Without `since`, only events committed
+    from now on count; with it, an earlier event answers at once. A `timeout` of 0 looks at the events that are there,
+    and returns. Raises `HubError` if no hub can be reached, and `PredicateError` and `SettingsError` for arguments and
+    settings that cannot be read.
     """
     from waitbus.client.subscribe import Subscription
 
