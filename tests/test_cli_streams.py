@@ -153,10 +153,10 @@ class TestInput:
         child = started("", ["emit", "--source", "a", "--event-type", "b", "--payload-json", "-"], stdin=reader)
         os.close(reader)
         with open(writer, "wb") as ours:
-            ours.write(b"\xef\xbb\xbf" + "[1, \u00fc]".encode())
+            ours.write(b"\xef\xbb\xbf" + '[1, "\u00fc"]'.encode())
         assert (child.wait(PATIENCE), child.communicate()[1]) == (0, b"")
         done = cli("events", "SELECT payload_json FROM events", "--json")
-        assert json.loads(done.stdout)["payload_json"] == "[1, \u00fc]"
+        assert json.loads(done.stdout)["payload_json"] == '[1, "\u00fc"]'
 
     def test_without_words_lines_are_read_from_what_is_no_terminal(self, cli: Cli, settings: Settings) -> None:
         done = cli("emit", stdin='{"source":"a","event_type":"b"}\n')

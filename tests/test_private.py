@@ -212,7 +212,9 @@ def test_a_user_without_a_home_is_told_what_to_set(nowhere: Path, cli: Cli) -> N
 
     def as_user(*verb: str, **environ: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", AS_USER, str(OTHER), *verb]
-        environ = {**os.environ, **environ}
+        # Coverage would have this user write into a directory that is not theirs.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+        environ = {**inherited, **environ}
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environ)
 
     for verb in (TELL, ("wait", "--timeout", "1"), ("status",)):
