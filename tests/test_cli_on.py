@@ -217,6 +217,78 @@ class TestEnviron:
         assert left_out[-1] == "WAITBUS_FIELD_N999"
 
 
+class TestBookmark:
+    """It goes on where it was, whatever ended it, and no match is left out."""
+
+    SAY = ("sh", "-c", 'echo "$WAITBUS_FIELD_N"')
+    # It reads until it is killed: nobody writes.
+    STAY = ("sh", "-c", 'echo "$WAITBUS_FIELD_N"; exec cat')
+
+    def says(self, cli: Cli, *flags: str) -> list[str]:
+        done = cli("on", "--bookmark", "b", "--timeout", "0.3", *flags, "--", *self.SAY)
+        assert done.returncode in (0, 124), done.stderr
+        return str(done.stdout).split()
+
+    def killed_while_it_handles(self, cli: Cli, *flags: str) -> str:
+        child = cli.spawn("on", "--bookmark", "b", *flags, "--", *self.STAY)
+        number = Line(child)()
+        child.kill()
+        child.wait(PATIENCE)
+        assert child.stdin is not None
+        child.stdin.close()  # with it ends the command
+        child.stdin = None
+        return number
+
+    @pytest.mark.parametrize("mode", ["--loop", "--restart"])
+    def test_a_match_that_was_being_handled_comes_again(self, hub: HubProcess, cli: Cli, mode: str) -> None:
+        tell(1)
+        assert self.says(cli, "--since", "start", mode) == ["1"]
+        tell(2)
+        assert self.killed_while_it_handles(cli, mode) == "2"
+        hub.stop(signal.SIGKILL)
+        tell(3)
+        hub.start()
+        assert self.says(cli, mode) == (["2", "3"] if mode == "--loop" else ["3"])
+        assert self.says(cli, mode, "--since", "start") == []
+
+    def test_where_it_began_is_kept_before_anything_was_handled(self, hub: HubProcess, cli: Cli) -> None:
+        tell(1)
+        tell(2)
+        assert self.killed_while_it_handles(cli, "--since", "start") == "1"
+        assert self.says(cli, "--loop") == ["1", "2"]
+
+    def test_once_at_a_time_it_leaves_the_next_one_to_the_next(
+        self, hub: HubProcess, cli: Cli, settings: Settings
+    ) -> None:
+        events = [tell(number) for number in (1, 2, 3)]
+        assert [self.says(cli, "--since", "start") for _ in events] == [["1"], ["2"], ["3"]]
+        assert self.says(cli) == []
+        mark = Path(settings.state_dir, "bookmarks", "b").read_text().split()[0]
+        assert mark >= events[-1].event_id
+
+    def test_an_exit_code_does_not_matter_and_a_command_that_cannot_be_run_does(
+        self, hub: HubProcess, cli: Cli
+    ) -> None:
+        tell(1)
+        tell(2)
+        first = ("on", "--bookmark", "b", "--since", "start", "--timeout", "60")
+        assert cli(*first, "--", "/nowhere/to/be/found").returncode == 127
+        assert cli(*first, "--", "sh", "-c", "exit 3").returncode == 3
+        assert self.says(cli) == ["2"]
+
+    def test_what_a_newer_match_replaced_does_not_come_again(self, hub: HubProcess, cli: Cli) -> None:
+        for number in (1, 2, 3):
+            tell(number)
+        assert self.killed_while_it_handles(cli, "--restart", "--since", "start") == "3"
+        assert self.says(cli, "--restart") == ["3"]
+
+    @pytest.mark.parametrize("name", ["", ".x", "a b", "x" * 65])
+    def test_a_name_that_cannot_be_one_is_a_usage_error(self, cli: Cli, name: str) -> None:
+        done = cli("on", "--bookmark", name, "--", "true")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "write a name of letters" in done.stderr
+
+
 POISON: dict[str, dict[str, Any]] = {
     "a long name": {"n" * 1000: 1},
     "many names": {f"field_{number}": number for number in range(12_000)},

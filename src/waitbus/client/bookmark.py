@@ -137,6 +137,17 @@ class Inbox:
         self._items.appendleft(item)
         self.taken = None
 
+    def pass_by(self, item: Item) -> None:
+        """An item is given out without having been here: it counts as taken last."""
+        if isinstance(item, CaughtUp):
+            self._history_from = float("inf")
+        else:
+            self.taken = item.event_id
+
+    def done(self) -> None:
+        """What was taken last is done with, and no other is asked for yet: the bookmark moves past it."""
+        self._save(self.taken)
+
     def rewind(self, taken: str | None) -> None:
         """Forget what was read: the next connection brings again what came after `taken`."""
         self._items.clear()

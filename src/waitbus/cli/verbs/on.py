@@ -9,6 +9,7 @@ import time
 from waitbus.cli.exitcodes import TIMED_OUT
 from waitbus.cli.flags import PREDICATES, add_filters, add_since, duration, filters_of, predicate
 from waitbus.client.bookmark import prepare
+from waitbus.client.connect import OPEN_SEC
 from waitbus.client.handler import Handler
 from waitbus.client.subscribe import Subscription
 from waitbus.event import WaitbusError, one_line
@@ -21,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from waitbus.client.bookmark import Inbox
     from waitbus.event import Event
 
 # How often --restart reads on for a still newer event before it acts on what it has.
@@ -39,6 +41,12 @@ WAITBUS_EVENT_FILE. A field that is too large for the environment is only in the
 file, and on says so. Text of an event never becomes an argument of the command.
 If you run a shell yourself, quote what it expands: "$WAITBUS_SUMMARY".
 
+With --bookmark NAME, the place is kept in a file and survives a restart of
+everything: of the command, of on, of the hub and of the machine. It moves on
+when the command has ended, whatever its exit code. A match that was being
+handled when on was ended is therefore handled again: at least once, not exactly
+once. Let one on at a time use a name.
+
 In the foreground of a terminal, the command shares the terminal and its keys.
 With --restart, or in the background, it has a process group of its own: Ctrl-C,
 Ctrl-\\ and Ctrl-Z end and stop it together with waitbus, and it reads /dev/null
@@ -56,6 +64,7 @@ examples:
   waitbus on conclusion=failure --source pytest -- notify-send 'tests failed'
   waitbus on event_type=workflow_run head_branch=main conclusion=success -- ./deploy
   waitbus on --source fs 'path~*.py' --restart -- python -m http.server
+  waitbus on --loop --bookmark alarm conclusion=failure -- ./alarm.sh
   waitbus on event_type=agent_message --loop -- sh -c 'jq -r .summary "$WAITBUS_EVENT_FILE"'
 """
 
@@ -76,6 +85,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="end a running command when a newer event matches")
     parser.add_argument("--timeout", metavar="DURATION", type=duration, help="end with 124 after this long without one")
     add_since(parser)
+    parser.add_argument(
+        "--bookmark",
+        metavar="NAME",
+        help="go on where the last `on` of this NAME was, which wins over --since; each match is handled at least once",
+    )
     parser.add_argument("--no-autostart", action="store_true", help="do not start a hub; end with 2 if none is running")
     parser.set_defaults(command=[])
     # argparse cannot tell where predicates end and the command begins once it has dropped the `--` between them.
@@ -96,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
         raise WaitbusError("name the command after --, such as: waitbus on conclusion=failure -- make alarm")
     settings = load()
     begun_ns = time.time_ns()
-    stream, inbox = prepare((*args.predicates, *args.match, *filters_of(args)), None, args.since, None, settings)
+    wanted = (*args.predicates, *args.match, *filters_of(args))
+    stream, inbox = prepare(wanted, None, args.since, args.bookmark, settings)
     timeout = args.timeout
     # With a terminal the command shares it, and Ctrl-C; one that is to be ended in our stead has a group of its own.
     own_group = args.restart or not _in_foreground()
@@ -107,10 +122,12 @@ def run(args: argparse.Namespace) -> int:
                 stream, settings, inbox=inbox, timeout=timeout, autostart=False if args.no_autostart else None
             ) as events,
         ):
+            if args.bookmark is not None:  # where it begins is kept before anything is handled
+                events.open(None if timeout is None else time.monotonic() + max(timeout, OPEN_SEC))
             if args.restart:
-                code = _restarting(events, handler, timeout)
+                code = _restarting(events, handler, timeout, inbox)
             else:
-                code = _looping(events, handler) if args.loop else _once(events, handler)
+                code = _looping(events, handler) if args.loop else _once(events, handler, inbox)
             fired = handler.started > 0
     except CannotRun as error:
         note(str(error))
@@ -132,13 +149,15 @@ def _in_foreground() -> bool:
         return False
 
 
-def _once(events: Subscription, handler: Handler) -> int:
+def _once(events: Subscription, handler: Handler, inbox: Inbox) -> int:
     event = next(events, None)
     if event is None:
         return TIMED_OUT
     events.close()
     handler.start(event)
-    return handler.wait()
+    code = handler.wait()
+    inbox.done()
+    return code
 
 
 def _looping(events: Subscription, handler: Handler) -> int:
@@ -160,19 +179,21 @@ def _started(handler: Handler, event: Event) -> bool:
     return True
 
 
-def _restarting(events: Subscription, handler: Handler, timeout: float | None) -> int:
+def _restarting(events: Subscription, handler: Handler, timeout: float | None, inbox: Inbox) -> int:
     idle_from = time.monotonic()
     while True:
-        newest = _newest(events)
+        newest = _newest(events, inbox)
         if newest is not None:
             handler.end()
-            newest = _newest(events) or newest
+            newest = _newest(events, inbox) or newest
             if not _started(handler, newest):
+                inbox.done()
                 idle_from = time.monotonic()
         elif handler.running:
             code = handler.poll()
             if code is not None:
                 _tell(code)
+                inbox.done()
                 idle_from = time.monotonic()
         elif timeout is not None and time.monotonic() >= idle_from + timeout:
             return TIMED_OUT
@@ -182,7 +203,7 @@ def _restarting(events: Subscription, handler: Handler, timeout: float | None) -
         handler.sleep([events.fileno()], until)
 
 
-def _newest(events: Subscription) -> Event | None:
+def _newest(events: Subscription, inbox: Inbox) -> Event | None:
     """The last event that came by now."""
     newest = None
     for _ in range(_AT_ONCE):
@@ -191,6 +212,7 @@ def _newest(events: Subscription) -> Event | None:
             break
         for item in items:
             newest = events.resolve(item) or newest
+            inbox.pass_by(item)
     return newest
 
 
