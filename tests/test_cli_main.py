@@ -171,7 +171,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("verb", VERBS)
     def test_an_error_that_nobody_expected_is_70_in_every_verb(self, verb: str, settings: Settings) -> None:
-        done = mishap(f"waitbus.cli.verbs.{verb.replace('-', '_')}", "raise KeyError('a\\x1b\\n' * 100)", verb)
+        done = mishap(f"waitbus.cli.verbs.{verb.replace('-', '_')}", "raise KeyError('a\\x1b\\n' * 100)", verb, "x")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1)
         assert done.stderr.startswith("waitbus: unexpected error: KeyError: ")
         assert "please report it at https://" in done.stderr

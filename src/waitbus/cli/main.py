@@ -64,6 +64,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("prune", "make the store smaller, by age, size or count"),
             ("completion", "print the completion script of a shell"),
             ("demo", "see it work, on a bus of its own"),
+            ("help", "explain predicates, fields, exit-codes, time, agents or ci"),
         ),
     ),
     (
@@ -188,8 +189,8 @@ def module_of(verb: str) -> ModuleType:
 def _renamed(words: list[str]) -> list[str]:
     """`words` with what 0.2.0 called by another name put as we call it."""
     verb, rest = words[0], words[1:]
-    if verb == "help":
-        return [rest[0], "--help"]
+    if verb == "help" and (rest[0] in VERBS or rest[0] in ("-h", "--help")):
+        return [rest[0] if rest[0] in VERBS else verb, "--help"]
     if verb not in _OLD_NAMES:
         return words
     if verb == "db-prune":

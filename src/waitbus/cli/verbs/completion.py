@@ -57,7 +57,7 @@ def flags_of(verb: str) -> tuple[list[Flag], list[str]]:
     """A verb's flags, and the words its first argument may be."""
     module = module_of(verb)
     flags: list[Flag] = []
-    words: list[str] = []
+    words: list[str] = list(getattr(module, "WORDS", ()))
     for action in make_parser(verb, VERBS[verb], module)._actions:
         if action.help == argparse.SUPPRESS:
             continue

@@ -67,6 +67,22 @@ exit codes:
   124  timed out
   130  interrupted
 
+To start something and then wait for it without a gap, take the time first:
+  begin=$(date -u +%Y-%m-%dT%H:%M:%SZ); ./start-it
+  waitbus wait --since "$begin" --match name=it --verdict
+
+With --sha (waitbus help ci has more):
+  - a failure is final at once; --settle holds back only cancelled and success
+  - name every workflow that must be seen: --workflow ci.yml --workflow docs.yml
+  - after a re-run of a failure, wait again: the newest attempt of the newest
+    run of each workflow and trigger counts, whatever it said before
+  - a run is an event, from any source, that anyone can emit to try this out:
+    --event-type workflow_run --head-sha SHA --run-id N --workflow-name NAME
+    --status completed --conclusion success --field run_attempt=1
+    --field event=push --field path=.github/workflows/ci.yml
+
+More: waitbus help predicates, fields, time, exit-codes
+
 examples:
   waitbus wait --source pytest --verdict --timeout 10m
   waitbus wait --source pytest --match conclusion=failure --print | jq .summary
@@ -142,8 +158,12 @@ def _configure_end(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--print", action="store_true", help="print the events that decided, as JSON, one per line")
     how.add_argument("--json", action="store_true", dest="print", help="the same as --print")
     how.add_argument("--no-autostart", action="store_true", help="do not start a hub; end with 2 if none is running")
-    # Who starts both the wait and what it waits for learns here that nothing can be missed any more.
-    how.add_argument("--ready-fd", metavar="N", type=int, help=argparse.SUPPRESS)
+    how.add_argument(
+        "--ready-fd",
+        metavar="N",
+        type=int,
+        help="for programs: write a line to this descriptor, and close it, once no event can be missed any more",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
