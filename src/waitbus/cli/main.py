@@ -85,6 +85,22 @@ examples:
 """
 # What 0.2.0 called by other names.
 _OLD_NAMES = ("broadcast", "listener", "read-events", "db-prune", "migrate")
+# Verbs of 0.2.0 that this release does not have, and what to use: docs/from-0.2.md says more.
+_NOT_HERE = {
+    "allowlist": "waitbus source verify",
+    "config": "waitbus doctor",
+    "etag-poll": "waitbus emit",
+    "install-credentials": "",
+    "install-launchd": "waitbus serve hub in a unit of your own",
+    "install-systemd": "waitbus serve hub in a unit of your own",
+    "mcp": "waitbus wait",
+    "pr-monitor": "waitbus wait --sha",
+    "stress": "",
+    "swarm-demo": "waitbus demo",
+    "top": "waitbus tail or waitbus status",
+    "verify-plugin": "waitbus source verify",
+    "watchdog-check": "waitbus wait --quiet",
+}
 
 
 class UsageError(WaitbusError):
@@ -211,6 +227,9 @@ def _renamed(words: list[str]) -> list[str]:
 
 
 def _unknown(verb: str) -> str:
+    if verb in _NOT_HERE:
+        use = f"use {_NOT_HERE[verb]}; " if _NOT_HERE[verb] else ""
+        return f"{verb} of 0.2.0 is not part of this release; {use}see waitbus --help"
     from difflib import get_close_matches
 
     near = get_close_matches(verb, VERBS, n=1)
