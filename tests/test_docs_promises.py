@@ -35,6 +35,7 @@ DEFAULTS = load({"HOME": "/nonexistent", "WAITBUS_RUNTIME_DIR": "/nonexistent/ru
 # A page, the words around a number (the number is the group), and what it must be.
 PROMISES: list[tuple[str, str, float]] = [
     ("docs/contract.md", r"arrive whole within (\d+) s", wire.FIRST_FRAME_SEC),
+    ("docs/contract.md", r"were removed notices within (\d+) s", sweep.SWEEP_SEC),
     ("docs/contract.md", r"nobody rang for within (\d+) s", sweep.SWEEP_SEC),
     ("docs/contract.md", r"0 < N <= (\d+)", wire.MAX_FRAME_BYTES),
     ("docs/contract.md", r"`--settle` \((\d+) s\)", rules.SETTLE_SEC),
@@ -197,6 +198,14 @@ def test_the_variables_that_set_places_are_those_that_are_read() -> None:
     for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
         assert variable in text
         assert variable in autostart._KEPT_VARIABLES
+
+
+def test_the_names_of_systemds_sockets_are_those_that_the_hub_takes() -> None:
+    code = text_of("src/waitbus/hub/listen.py")
+    names = re.findall(r'\("(\w+)", settings\.\w+_socket', code)
+    assert len(names) == 3
+    for page in ("docs/contract.md", "docs/from-0.2.md"):
+        assert "named `{}`, `{}` and `{}`".format(*names) in " ".join(text_of(page).split()), page
 
 
 def test_the_names_of_the_contract_are_the_columns() -> None:

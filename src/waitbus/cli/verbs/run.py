@@ -63,7 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="LINES",
         type=int,
         default=TAIL_LINES,
-        help=f"how many of the last lines of output to tell (default: {TAIL_LINES}; 0: none)",
+        help=f"how many of the last lines of output to tell, and at most {TAIL_BYTES >> 10} KiB of them "
+        f"(default: {TAIL_LINES}; 0: none)",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run, without a shell")
 
