@@ -163,16 +163,15 @@ class TestStuckBus:
             "import sys, waitbus.cli.verbs.run as r; r.PATIENCE_SEC = 1000.0\n"
             f"from waitbus.cli.main import main; sys.argv[1:] = {['run', '--', 'sh', '-c', script]!r}; sys.exit(main())"
         )
-        child = subprocess.Popen([PYTHON, "-c", program], stdout=subprocess.PIPE, start_new_session=True)
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
-        code = None
-        while code is None:  # the first may still go to the command
-            child.send_signal(signal.SIGUSR1)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = child.wait(0.2)
+        with subprocess.Popen([PYTHON, "-c", program], stdout=subprocess.PIPE, start_new_session=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            code = None
+            while code is None:  # the first may still go to the command
+                child.send_signal(signal.SIGUSR1)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = child.wait(0.2)
         assert code == 5
-        child.stdout.close()
 
     def test_what_goes_on_in_the_background_holds_nothing_up(self, cli: Cli, settings: Settings) -> None:
         ours, theirs = socket.socketpair()

@@ -70,6 +70,7 @@ class Job:
         on_starved: Callable[[], object] | None = None,
     ) -> None:
         self.pid = 0  # 0 while no command runs
+        self.status: int | None = None  # the wait status of the last command that ended
         self._own_group = own_group
         self._ends_us = ends_us
         self._on_starved = on_starved
@@ -130,6 +131,7 @@ class Job:
         if os.WIFSTOPPED(status):
             self._on_command_stopped(os.WSTOPSIG(status))
             return None
+        self.status = status  # before a signal can find that no command runs
         self.pid = 0  # from now on the kernel may reuse the pid
         return status
 

@@ -80,8 +80,9 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or os.path.basename(words[0])
     bus = _Bus({"name": name, "argv": words[:1] if args.no_argv else _bounded(words)})
     code = None
+    job = Job()
     try:
-        with Job() as job:
+        with job:
             started = time.monotonic()
             try:
                 child = Child(job, argv, TAIL_BYTES if args.tail else 0)
@@ -100,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
                     bus.warn(repr(error))
             bus.finish(code)
     except Ended as ended:  # before the command began, or after its end
-        code = SIGNALLED + ended.number if code is None else code
+        if code is None:
+            code = SIGNALLED + ended.number if job.status is None else exit_code(job.status)
         bus.give_up(code)
     return code
 
