@@ -41,11 +41,12 @@ USES: dict[str, tuple[list[str], int]] = {
     "prune": (["prune", "--dry-run"], 0),
     "completion": (["completion", "bash"], 0),
     "demo": (["demo", "--nonsense"], 2),
+    "help": (["help", "ci"], 0),
     "verify-release": (["verify-release", "/nowhere/at.whl"], 66),
     "source": (["source", "verify", "nothing"], 66),
 }
 OTHERS: dict[str, tuple[list[str], int]] = {
-    "help": (["--help"], 0),
+    "the overview": (["--help"], 0),
     "help of a verb": (["wait", "--help"], 0),
     "no such verb": (["nothing"], 2),
     "a wrong flag": (["wait", "--nonsense"], 2),
@@ -53,7 +54,11 @@ OTHERS: dict[str, tuple[list[str], int]] = {
     "a setting": (["tail", "--since", "soon"], 2),
 }
 # What is printed is all that these are for, so that losing it is a failure.
-PRINTING = {"help", "help of a verb", *[verb for verb in VERBS if getattr(module_of(verb), "ONLY_PRINTS", False)]}
+PRINTING = {
+    "the overview",
+    "help of a verb",
+    *[verb for verb in VERBS if getattr(module_of(verb), "ONLY_PRINTS", False)],
+}
 
 
 def started(script: str, words: list[str], **options: object) -> subprocess.Popen[bytes]:
@@ -77,7 +82,7 @@ def failed_run(settings: Settings) -> None:
 
 def test_every_verb_is_in_the_table() -> None:
     assert USES.keys() == VERBS.keys()
-    assert {verb for verb in VERBS if verb in PRINTING} == {"tail", "replay", "events", "stats", "completion"}
+    assert {verb for verb in VERBS if verb in PRINTING} == {"tail", "replay", "events", "stats", "completion", "help"}
 
 
 @needs_full
