@@ -24,6 +24,7 @@ from tests.test_house import build, clean_environment, copy_tree
 from waitbus.cli.main import main
 from waitbus.event import EventInsert
 from waitbus.settings import Settings
+from waitbus.store import migrate
 from waitbus.store.append import Appender
 from waitbus.store.open import open_writer
 from waitbus.verify.installed import compare
@@ -77,7 +78,7 @@ class TestDiagnosis:
         assert code == 0
         assert {state for state, _ in checks.values()} == {"ok"}
         assert checks["hub"][1].startswith(f"up, pid {hub.pid}")
-        assert checks["schema"][1].startswith("1,")
+        assert checks["schema"][1].startswith(f"{migrate.VERSION},")
         assert settings.db_path in checks["store"][1]
 
     def test_as_text_a_line_each(self, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,8 +120,10 @@ def test_the_hub_is_nobodys_child_and_keeps_nothing_of_ours_open(bus: Settings) 
     assert select.select([reader], [], [], PATIENCE)[0]
     assert os.read(reader, 1) == b""
     os.close(reader)
+    pid = hublock.read(bus.hub_lock).pid
+    assert pid is not None
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(pid, os.WNOHANG)
 
 
 def test_it_works_from_a_directory_that_holds_traps(

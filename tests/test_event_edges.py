@@ -98,10 +98,13 @@ def test_the_names_of_the_contract() -> None:
     )
     assert {name for name, kind in FIELD_COLUMNS.items() if kind is str} == set(texts.split())
     natural: dict[type, str] = {
-        str: "container_id container_name image action path name change rootdir tail",
-        int: "exit_code passed failed errors skipped exit_status pid signal",
+        str: "container_id container_name image action compose_project compose_service path name change rootdir tail "
+        "event head_repo html_url",
+        int: "exit_code passed failed errors skipped exit_status pid signal run_attempt workflow_id",
         float: "duration_s",
         list: "nodeids_failed argv",
+        dict: "labels",
+        bool: "oom",
     }
     assert {name: kind for kind, names in natural.items() for name in names.split()} == NATURAL_FIELDS
     assert set(HISTORY_METHODS) == {"import", "backfill"}
