@@ -165,7 +165,8 @@ class TestTerminal:
         shell.until("[runs as ")
         shell.say("kill -TSTP %1")
         shell.until("[stops]")
-        shell.say("bg")
+        # The command has stopped; our process stops after it, and the shell hears of that one only.
+        shell.say("until jobs -s | grep -q .; do :; done; bg")
         shell.until("[goes on]")
         shell.say("kill %1; wait %1; echo CODE=$?=")
         shell.until(f"[ends by {signal.SIGTERM}]")
