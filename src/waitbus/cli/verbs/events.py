@@ -240,7 +240,7 @@ def _answer(conn: sqlite3.Connection, sql: str, limit: int, form: str, clock: _C
 
 
 class _Rows:
-    """The rows of an answer, `limit` of them at most; 0 is no limit. `cut` says that there were more."""
+    """The rows of an answer, `limit` of them at most; 0 means no limit. `cut` says whether there were more."""
 
     def __init__(self, cursor: sqlite3.Cursor, limit: int, clock: _Clock) -> None:
         self._cursor = cursor
